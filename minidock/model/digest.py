@@ -1,0 +1,53 @@
+"""Content digests: ``sha256:`` and 64 lower-case hexadecimal digits (OCI image-spec, descriptor.md, "Digests")."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from minidock.errors import InvalidReferenceError
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ID = re.compile(r"[0-9a-f]{64}")
+
+EMPTY_DIGEST = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def parse_digest(text: str) -> str:
+    """Return ``text`` if it is a sha256 digest, else raise InvalidReferenceError.
+
+    A digest becomes a file name, so nothing else may ever be taken for one.
+    """
+    if not _DIGEST.fullmatch(text):
+        raise InvalidReferenceError(f"invalid digest {text!r}", hint="a digest is sha256: and 64 hexadecimal digits")
+    return text
+
+
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_id(text: str) -> bool:
+    """True for 64 lower-case hexadecimal digits: a full container ID, or the part of a digest after ``sha256:``."""
+    return _ID.fullmatch(text) is not None
+
+
+def hex_of(digest: str) -> str:
+    """The 64 hexadecimal digits of a valid digest."""
+    return parse_digest(digest)[7:]
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of ``data``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def chain_id(diff_ids: Sequence[str]) -> str:
+    """The chain ID of layers, lowest first (OCI image-spec, config.md, "Layer ChainID")."""
+    if not diff_ids:
+        raise ValueError("a chain ID needs at least one layer")
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = digest_of(f"{chain} {diff_id}".encode())
+    return chain

@@ -1,0 +1,23 @@
+"""Names that people give: containers and volumes."""
+
+from __future__ import annotations
+
+import re
+
+from minidock.errors import InvalidReferenceError
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_MAX = 255
+
+
+def check_name(name: str, *, kind: str) -> str:
+    """Return ``name`` if it may name a ``kind`` ("container", "volume"), else raise InvalidReferenceError.
+
+    The grammar is docker's: at least two characters, the first a letter or digit.
+    """
+    if not _NAME.fullmatch(name) or len(name) > _MAX:
+        raise InvalidReferenceError(
+            f"invalid {kind} name {name!r}",
+            hint="use two or more of letters, digits, '_', '.' and '-', the first a letter or digit",
+        )
+    return name

@@ -1,0 +1,46 @@
+"""Steps: every privileged sequence is first a list of these, then done.
+
+A step says in one line what it does (``describe``), in one phrase what it is for (``why``) and on which side of the
+container's birth it runs (``where``). The values here are data only; the units that own a facility give them their
+``execute``. Drivers return ``RootMount`` values and the runtime mounts them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class Step(Protocol):
+    """What ``--debug`` prints as it happens and ``explain`` prints beforehand."""
+
+    @property
+    def where(self) -> str:
+        """``parent`` (outside of the container's namespaces) or ``child`` (inside, before the command's exec)."""
+
+    @property
+    def why(self) -> str:
+        """What the step is for: "layers", "writable layer", "volumes", "namespaces", "capabilities", "network", ..."""
+
+    def describe(self) -> str:
+        """One line that a person understands, with the real paths and flags."""
+
+    def execute(self, context: Any, /) -> None:
+        """Do it. Raises OSError with errno and path, or a MinidockError; ``context`` is the executing unit's own."""
+
+
+class OverlayMount(NamedTuple):
+    """A kernel overlayfs: ``lowers`` are directories, topmost first; ``upper`` and ``work`` are empty for read-only."""
+
+    lowers: tuple[str, ...]
+    upper: str = ""
+    work: str = ""
+
+
+class TreeMount(NamedTuple):
+    """A plain directory that is the root file system, bind-mounted; ``read_only`` makes it so."""
+
+    path: str
+    read_only: bool = False
+
+
+RootMount = OverlayMount | TreeMount

@@ -1,0 +1,321 @@
+"""From a container to its OCI runtime spec (runtime-spec 1.2): the default sandbox as data.
+
+What the spec cannot say is an annotation: the user by name (resolved inside the root file system), the seccomp profile
+by name, and whether HOME is to be found in the image's passwd.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from minidock.errors import UsageError
+from minidock.model.capabilities import effective_set
+from minidock.model.container import Record
+from minidock.model.mounts import Mount
+
+VERSION = "1.2.0"
+USER = "io.minidock.user"
+SECCOMP = "io.minidock.seccomp"
+SUBPATH = "io.minidock.subpath"
+INIT_TARGET = "/sbin/docker-init"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_FLAGS = ("nosuid", "noexec", "nodev")
+LXCFS = frozenset(
+    "/proc/" + name
+    for name in (
+        "cpuinfo",
+        "meminfo",
+        "stat",
+        "uptime",
+        "loadavg",
+        "diskstats",
+        "swaps",
+        "slabinfo",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+    )
+)
+
+
+class Sandbox(NamedTuple):
+    """What decides the walls: the same for containers and build steps.
+
+    ``available`` is the engine's own bounding set; ``devices`` are further nodes as the spec's ``linux.devices``.
+    """
+
+    available: frozenset[str]
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_opt: tuple[str, ...] = ()
+    network: str = "bridge"
+    shm_size: int = 67108864
+    pids_limit: int = 2048
+    devices: tuple[dict[str, Any], ...] = ()
+
+
+class Process(NamedTuple):
+    """The process that runs inside. ``env`` is whole but for HOME; ``user`` is docker's ``user[:group]`` text."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str = "/"
+    user: str = ""
+    terminal: bool = False
+
+
+def container_spec(
+    record: Record,
+    *,
+    rootfs: str,
+    files: Sequence[tuple[str, str]],
+    volume_path: Callable[[str], str],
+    available: frozenset[str],
+    devices: tuple[dict[str, Any], ...] = (),
+    cgroups_path: str = "",
+    init: str = "",
+) -> dict[str, Any]:
+    """The runtime spec of a container.
+
+    ``rootfs`` is the bundle's directory on which the root is mounted; ``files`` are generated files as pairs of target
+    and host path; ``volume_path`` gives a volume's directory; ``init`` is the host's init program for ``--init``.
+    Raises UsageError for capabilities, security options and mount targets that make no sense.
+    """
+    settings = record.settings
+    env = with_defaults(record.env, hostname=record.hostname, terminal=settings.tty)
+    args = (INIT_TARGET, "--", *record.args) if settings.init else record.args
+    binds = [bind_mount(path, target, options=("rbind", "rprivate")) for target, path in files]
+    if settings.init:
+        binds.append(bind_mount(init, INIT_TARGET, options=("bind", "rprivate", "ro")))
+    return _spec(
+        Process(args, env, record.workdir or "/", record.user, settings.tty),
+        Sandbox(
+            available=available,
+            cap_add=settings.cap_add,
+            cap_drop=settings.cap_drop,
+            privileged=settings.privileged,
+            security_opt=settings.security_opt,
+            network=settings.network,
+            shm_size=settings.shm_size,
+            devices=devices,
+        ),
+        rootfs=rootfs,
+        read_only=settings.read_only,
+        hostname=record.hostname,
+        mounts=[*binds, *(_user_mount(m, volume_path) for m in record.mounts)],
+        targets={m.target for m in record.mounts},
+        cgroups_path=cgroups_path,
+    )
+
+
+def step_spec(
+    process: Process,
+    *,
+    rootfs: str,
+    files: Sequence[tuple[str, str]],
+    available: frozenset[str],
+    network: str = "bridge",
+    hostname: str = "buildkitsandbox",
+    cgroups_path: str = "",
+) -> dict[str, Any]:
+    """The runtime spec of a build step: the default sandbox, with generated ``files`` bound in."""
+    return _spec(
+        process._replace(env=with_defaults(process.env, hostname="", terminal=False)),
+        Sandbox(available=available, network=network),
+        rootfs=rootfs,
+        read_only=False,
+        hostname=hostname,
+        mounts=[bind_mount(path, target, options=("rbind", "rprivate")) for target, path in files],
+        targets=set(),
+        cgroups_path=cgroups_path,
+    )
+
+
+def with_defaults(env: Iterable[str], *, hostname: str, terminal: bool) -> tuple[str, ...]:
+    """``env`` with PATH, HOSTNAME and (with a terminal) TERM where it does not set them."""
+    values = tuple(env)
+    names = {value.partition("=")[0] for value in values}
+    extra = [DEFAULT_PATH] if "PATH" not in names else []
+    if hostname and "HOSTNAME" not in names:
+        extra.append(f"HOSTNAME={hostname}")
+    if terminal and "TERM" not in names:
+        extra.append("TERM=xterm")
+    return (*extra, *values)
+
+
+def bind_mount(source: str, target: str, *, options: Sequence[str]) -> dict[str, Any]:
+    return {"destination": target, "type": "bind", "source": source, "options": list(options)}
+
+
+def security_options(options: Sequence[str]) -> tuple[bool, str, bool]:
+    """Read ``--security-opt`` values: (no_new_privs, seccomp profile, system paths unconfined).
+
+    The profile is "builtin", "unconfined" or a path, or empty where none is named. Raises UsageError for an option that
+    minidock does not know or the host does not have.
+    """
+    no_new_privs, seccomp, unconfined = False, "", False
+    for option in options:
+        key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
+        if key == "no-new-privileges" and value in {"", "true", "false"}:
+            no_new_privs = value != "false"
+        elif key == "seccomp" and value in {"builtin", "unconfined"}:
+            seccomp = value
+        elif option == "systempaths=unconfined":
+            unconfined = True
+        elif (key == "label" and value in {"disable", ""}) or (key == "apparmor" and value == "unconfined"):
+            continue
+        else:
+            raise UsageError(
+                f"unsupported value {option!r} for --security-opt",
+                hint="minidock knows no-new-privileges, seccomp=builtin|unconfined and systempaths=unconfined",
+            )
+    return no_new_privs, seccomp, unconfined
+
+
+def check_target(target: str) -> str:
+    """Return a mount target made canonical; raise UsageError for one inside /proc or /sys or at the root itself.
+
+    Masks and the pseudo file systems lie there, so a mount over them would open or fake them (SECURITY 1.2; the files
+    that lxcfs serves are let through).
+    """
+    path = os.path.normpath("/" + target.lstrip("/"))
+    if path == "/":
+        raise UsageError("invalid mount target '/': a mount cannot replace the container's root")
+    if (path == "/proc" or path.startswith("/proc/")) and path not in LXCFS:
+        raise UsageError(f"invalid mount target {target!r}: nothing may be mounted inside /proc")
+    return path
+
+
+def _spec(
+    process: Process,
+    sandbox: Sandbox,
+    *,
+    rootfs: str,
+    read_only: bool,
+    hostname: str,
+    mounts: list[dict[str, Any]],
+    targets: set[str],
+    cgroups_path: str,
+) -> dict[str, Any]:
+    no_new_privs, seccomp, unconfined = security_options(sandbox.security_opt)
+    open_paths = sandbox.privileged or unconfined
+    if sandbox.privileged:
+        caps = sorted(sandbox.available)
+    else:
+        caps = sorted(effective_set(add=sandbox.cap_add, drop=sandbox.cap_drop, available=sandbox.available))
+    return {
+        "ociVersion": VERSION,
+        "process": {
+            "terminal": process.terminal,
+            "user": {"uid": 0, "gid": 0},
+            "args": list(process.args),
+            "env": list(process.env),
+            "cwd": process.cwd,
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            "noNewPrivileges": no_new_privs,
+            "oomScoreAdj": 0,
+            "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+        },
+        "root": {"path": rootfs, "readonly": read_only},
+        "hostname": hostname,
+        "mounts": [*_default_mounts(sandbox, targets), *mounts],
+        "annotations": {
+            USER: process.user,
+            SECCOMP: seccomp or ("unconfined" if sandbox.privileged else "builtin"),
+        },
+        "linux": {
+            "namespaces": _namespaces(sandbox.network),
+            "maskedPaths": [] if open_paths else list(MASKED),
+            "readonlyPaths": [] if open_paths else list(READ_ONLY),
+            "devices": [*_default_devices(targets), *sandbox.devices],
+            "resources": {"devices": _device_rules(sandbox.privileged), "pids": {"limit": sandbox.pids_limit}},
+            "sysctl": _sysctls(sandbox.network),
+            "cgroupsPath": cgroups_path,
+        },
+    }
+
+
+def _namespaces(network: str) -> list[dict[str, str]]:
+    kinds = ["mount", "pid", "uts", "ipc", "cgroup"]
+    if network != "host":
+        kinds.append("network")
+    return [{"type": kind} for kind in kinds]
+
+
+def _sysctls(network: str) -> dict[str, str]:
+    if network == "host":
+        return {}
+    return {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
+
+
+def _default_mounts(sandbox: Sandbox, targets: set[str]) -> list[dict[str, Any]]:
+    access = "rw" if sandbox.privileged else "ro"
+    table: list[tuple[str, str, str, tuple[str, ...]]] = [
+        ("/proc", "proc", "proc", _FLAGS),
+        ("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        ("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+        ("/dev/mqueue", "mqueue", "mqueue", _FLAGS),
+        ("/dev/shm", "tmpfs", "shm", (*_FLAGS, "mode=1777", f"size={sandbox.shm_size}")),
+        ("/sys", "sysfs", "sysfs", (*_FLAGS, access)),
+        ("/sys/fs/cgroup", "cgroup", "cgroup", (*_FLAGS, access)),
+    ]
+    return [
+        {"destination": target, "type": kind, "source": source, "options": list(options)}
+        for target, kind, source, options in table
+        if target not in targets and not ("/dev" in targets and target.startswith("/dev/"))
+    ]
+
+
+def _default_devices(targets: set[str]) -> list[dict[str, Any]]:
+    if "/dev" in targets:
+        return []
+    return [
+        {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
+        for name, major, minor in _NODES
+    ]
+
+
+def _device_rules(privileged: bool) -> list[dict[str, Any]]:
+    if privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    rules += [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
+    numbers = [(major, minor) for _, major, minor in _NODES] + [(5, 1), (5, 2)]
+    rules += [{"allow": True, "type": "c", "major": a, "minor": b, "access": "rwm"} for a, b in numbers]
+    rules.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
+    return rules
+
+
+def _user_mount(mount: Mount, volume_path: Callable[[str], str]) -> dict[str, Any]:
+    target = check_target(mount.target)
+    if mount.type == "tmpfs":
+        options = [*_FLAGS, *(["ro"] if mount.read_only else []), *mount.options]
+        return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}
+    source = volume_path(mount.source) if mount.type == "volume" else mount.source
+    options = ["bind" if mount.recursive == "disabled" else "rbind", mount.propagation]
+    if mount.read_only:
+        options.append("ro" if mount.recursive == "writable" else "rro")
+    value = bind_mount(source, target, options=options)
+    if mount.subpath:
+        value[SUBPATH] = mount.subpath
+    return value

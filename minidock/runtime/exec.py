@@ -1,0 +1,149 @@
+"""Run a further command inside a running container: join its namespaces by pidfd, then the same walls as at its start.
+
+Two processes are born. The first becomes non-dumpable, so that the container can neither trace it nor reach the host
+through its /proc entries (CVE-2016-9962), and joins the pid namespace, which only its children are in; the second is
+born there, joins the rest and becomes the command. The first waits for it and passes its end on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, NamedTuple
+
+from minidock.errors import ConflictError, ContainerStartError
+from minidock.kernel import caps
+from minidock.kernel import namespaces as ns
+from minidock.kernel import process as kp
+from minidock.runtime import process_steps as ps
+from minidock.runtime.launch import Channel, finish_birth, run_child, send_go
+
+if TYPE_CHECKING:
+    from minidock.kernel.cgroups import Cgroup
+    from minidock.log import Log
+    from minidock.runtime.context import ChildContext, Stdio
+
+_INNER = ns.CLONE_NEWNS | ns.CLONE_NEWNET | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWCGROUP
+
+
+class ExecProcess(NamedTuple):
+    """What is to be run; ``env`` is whole but for HOME, ``user`` docker's ``user[:group]``."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+    terminal: bool
+    capabilities: frozenset[str]
+    no_new_privs: bool
+    program: bytes | None
+
+
+class ExecStarted(NamedTuple):
+    """A running command: its host PID and a pidfd of it for signals, the waiting process, the pty's master or -1."""
+
+    pid: int
+    pidfd: int
+    waiter: kp.Child
+    console: int
+
+    def wait(self) -> int:
+        """Wait for the command and close the descriptors: its exit status, 128 + n for one killed by signal n."""
+        code = self.waiter.wait()
+        self.waiter.close()
+        os.close(self.pidfd)
+        return code if code >= 0 else 128 - code
+
+
+class JoinNamespaces(NamedTuple):
+    """Enter the container's mounts, network, names and cgroup view; its root becomes this process's."""
+
+    pidfd: int
+    where: str = "child"
+    why: str = "namespaces"
+
+    def describe(self) -> str:
+        return "setns by pidfd: mount network uts ipc cgroup"
+
+    def execute(self, context: ChildContext) -> None:
+        ns.setns(self.pidfd, _INNER)
+        context.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def exec_in(pid: int, start_time: int, process: ExecProcess, *, cgroup: Cgroup, stdio: Stdio, log: Log) -> ExecStarted:
+    """Start ``process`` in the container whose first process is ``pid`` (host number), born at ``start_time``.
+
+    Raises ConflictError if that process is gone, else what ``launch.start`` raises.
+    """
+    target = _open_target(pid, start_time)
+    caps.preload()
+    steps = (
+        JoinNamespaces(target),
+        *((ps.OpenConsole(),) if process.terminal else ()),
+        ps.ResolveUser(process.user, process.env),
+        ps.EnterDirectory(process.cwd),
+        ps.DropPrivileges(process.capabilities, process.no_new_privs, process.program),
+        ps.Exec(process.args),
+    )
+    born_read, born_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        with Channel(terminal=process.terminal) as channel:
+
+            def wait_for_command() -> int:
+                # A session of its own: what a terminal sends to the caller's group must not end the waiting.
+                kp.setsid()
+                kp.set_dumpable(False)
+                cgroup.attach_self()
+                ns.setns(target, ns.CLONE_NEWPID)
+                inner, inner_fd = kp.clone3(0)
+                if inner == 0:
+                    channel.become_child()
+                    run_child((), steps, channel=channel, stdio=stdio, log=log)
+                os.write(born_write, str(kp.host_pid(inner_fd)).encode())
+                channel.close(*channel.__slots__)
+                os.close(born_write)
+                code = kp.wait_pidfd(inner_fd) or 0
+                return code if code >= 0 else 128 - code
+
+            waiter = kp.spawn(wait_for_command)
+            os.close(born_write)
+            born_write = -1
+            channel.become_parent()
+            return _finish(channel, waiter, born_read, process, log)
+    finally:
+        os.close(target)
+        os.close(born_read)
+        if born_write >= 0:
+            os.close(born_write)
+
+
+def _finish(channel: Channel, waiter: kp.Child, born: int, process: ExecProcess, log: Log) -> ExecStarted:
+    """Let the command go and wait for its exec. On failure the waiter is reaped and the failure raised."""
+    try:
+        number = int(os.read(born, 32) or b"0")
+        pidfd = ns.pidfd_open(number) if number else -1
+        if log.verbose:
+            send_go(channel)
+        console = finish_birth(channel, process.args[0], terminal=process.terminal)
+        if pidfd < 0:
+            raise ContainerStartError("cannot join the container: it is stopping")
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            kp.pidfd_send_signal(waiter.pidfd, signal.SIGKILL)
+        waiter.wait()
+        waiter.close()
+        raise
+    return ExecStarted(number, pidfd, waiter, console)
+
+
+def _open_target(pid: int, start_time: int) -> int:
+    """A pidfd of exactly that process: numbers are used again."""
+    try:
+        pidfd = ns.pidfd_open(pid)
+    except ProcessLookupError:
+        raise ConflictError("the container is not running") from None
+    if kp.start_time(pid) != start_time:
+        os.close(pidfd)
+        raise ConflictError("the container is not running")
+    return pidfd

@@ -1,0 +1,185 @@
+"""From an OCI runtime spec to the ordered list of steps that make the container; it only reads, the host's layout.
+
+The launcher executes the list, ``--debug`` prints it as it happens and ``minidock explain`` prints it beforehand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from minidock.errors import ContainerStartError, UsageError
+from minidock.kernel import cgroups
+from minidock.kernel.caps import bounding_set
+from minidock.model.spec import SECCOMP, SUBPATH, USER
+from minidock.model.steps import RootMount, Step
+from minidock.runtime import mount_steps as ms
+from minidock.runtime import process_steps as ps
+from minidock.runtime import seccomp
+from minidock.runtime.cgroup_steps import MountCgroups
+from minidock.runtime.options import parse_options
+from minidock.runtime.parent_steps import FLAGS, AttachCgroup, Clone, CreateCgroup
+
+_THERMAL = "/sys/devices/system/cpu"
+
+
+class Plan(NamedTuple):
+    """The steps in the order in which they are shown.
+
+    ``before`` run in the parent, then the child is born with the namespaces of ``flags``; ``beside`` run in the parent
+    while the child runs ``mounts``; then the child runs ``inside``, of which the last never returns.
+    """
+
+    before: tuple[Step, ...]
+    birth: Clone
+    flags: int
+    beside: tuple[Step, ...]
+    mounts: tuple[Step, ...]
+    inside: tuple[Step, ...]
+    terminal: bool
+    args: tuple[str, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return (*self.before, self.birth, *self.beside, *self.mounts, *self.inside)
+
+
+def plan(
+    spec: dict[str, Any],
+    *,
+    root: RootMount,
+    extra: Sequence[Step] = (),
+    cgroup: str,
+    seccomp_cache: str,
+    layout: cgroups.Layout | None = None,
+) -> Plan:
+    """Plan the start of a container.
+
+    ``root`` is the root file system as its storage driver returned it; ``extra`` are further steps, the parent's done
+    beside the child's mounts and the child's after them (the network's); ``cgroup`` is the new cgroup's name;
+    ``seccomp_cache`` is a private directory for compiled filters. Raises UsageError for a spec that makes no sense and
+    ContainerStartError where the host cannot do what it asks.
+    """
+    layout = layout or cgroups.detect()
+    kinds = tuple(namespace["type"] for namespace in spec["linux"]["namespaces"])
+    # On cgroup v1 the child leaves its cgroup namespace itself, after it was attached: else it would see "/name".
+    born = tuple(kind for kind in kinds if kind != "cgroup" or layout.version == 2)
+    flags = 0
+    for kind in born:
+        flags |= FLAGS[kind]
+    resources = spec["linux"]["resources"]
+    rules = tuple(_device_rule(rule) for rule in resources.get("devices", ()))
+    return Plan(
+        before=(CreateCgroup(cgroup, resources.get("pids", {}).get("limit", -1), rules),),
+        birth=Clone(born),
+        flags=flags,
+        beside=(AttachCgroup(cgroup), *(step for step in extra if step.where == "parent")),
+        mounts=tuple(_mounts(spec, root)),
+        inside=tuple(_inside(spec, extra=extra, seccomp_cache=seccomp_cache, layout=layout, kinds=kinds)),
+        terminal=bool(spec["process"].get("terminal")),
+        args=tuple(spec["process"]["args"]),
+    )
+
+
+def _mounts(spec: dict[str, Any], root: RootMount) -> list[Step]:
+    path = spec["root"]["path"]
+    writable = [m for m in spec["mounts"] if m["type"] != "cgroup"]
+    steps: list[Step] = [ms.DetachFromHost(), ms.MountRoot(root, path, spec["root"].get("readonly", False))]
+    # What the engine mounts comes first, then people's mounts, shallow before deep.
+    steps += [_mount_step(m) for m in writable if m["type"] in {*ms.PSEUDO, "tmpfs"} and m["source"] != "tmpfs"]
+    devices = spec["linux"].get("devices", ())
+    dev = next((m for m in writable if m["destination"] == "/dev"), None)
+    if dev is not None and dev["type"] == "tmpfs":
+        steps.insert(3, _mount_step(dev))
+        steps.insert(4, ms.MakeDevices(tuple(_device_node(device) for device in devices)))
+    rest = [m for m in writable if m["type"] not in ms.PSEUDO and m["destination"] != "/dev" and m["source"] != "shm"]
+    rest.sort(key=lambda m: m["destination"].count("/"))
+    steps += [_mount_step(m) for m in rest]
+    return steps
+
+
+def _inside(
+    spec: dict[str, Any],
+    *,
+    extra: Sequence[Step],
+    seccomp_cache: str,
+    layout: cgroups.Layout,
+    kinds: Sequence[str],
+) -> list[Step]:
+    process, linux, annotations = spec["process"], spec["linux"], spec.get("annotations", {})
+    steps: list[Step] = [step for step in extra if step.where == "child"]
+    cgroup_mount = next((m for m in spec["mounts"] if m["type"] == "cgroup"), None)
+    if cgroup_mount is not None:
+        read_only = "ro" in cgroup_mount["options"]
+        steps.append(MountCgroups(layout, cgroup_mount["destination"], read_only, "cgroup" in kinds))
+    if process.get("terminal"):
+        steps.append(ps.OpenConsole())
+    if spec.get("hostname") and "uts" in kinds:
+        steps.append(ps.SetHostname(spec["hostname"]))
+    if linux.get("sysctl"):
+        steps.append(ps.SetSysctls(tuple(linux["sysctl"].items())))
+    steps.append(ps.SetLimits(_limits(process), process.get("oomScoreAdj", 0)))
+    if linux.get("readonlyPaths"):
+        steps.append(ms.ReadOnlyPaths(tuple(linux["readonlyPaths"])))
+    if linux.get("maskedPaths"):
+        steps.append(ms.MaskPaths((*linux["maskedPaths"], *_thermal_paths())))
+    steps.append(ms.PivotRoot(spec["root"]["path"]))
+    steps.append(ps.JoinKeyring(f"_ses.{os.path.basename(os.path.dirname(spec['root']['path']))[:64]}"))
+    steps.append(ps.ResolveUser(annotations.get(USER, ""), tuple(process["env"])))
+    steps.append(ps.EnterDirectory(process["cwd"]))
+    bounding = frozenset(process["capabilities"]["bounding"])
+    program = seccomp.program(profile=annotations.get(SECCOMP, "builtin"), bounding=bounding, cache_dir=seccomp_cache)
+    steps.append(ps.DropPrivileges(bounding, bool(process.get("noNewPrivileges")), program))
+    steps.append(ps.Exec(tuple(process["args"])))
+    return steps
+
+
+def _mount_step(mount: dict[str, Any]) -> Step:
+    options = parse_options(mount["options"])
+    text = ",".join(mount["options"])
+    target = mount["destination"]
+    if mount["type"] == "bind":
+        why = "volumes" if "/volumes/" in mount["source"] else "bind mounts"
+        return ms.BindMount(mount["source"], target, options, text, mount.get(SUBPATH, ""), why)
+    return ms.MountFilesystem(mount["type"], mount["source"], target, options, text)
+
+
+def _device_rule(rule: dict[str, Any]) -> cgroups.DeviceRule:
+    return cgroups.DeviceRule(
+        allow=rule["allow"],
+        type=rule.get("type", "a"),
+        major=rule.get("major"),
+        minor=rule.get("minor"),
+        access=rule.get("access", "rwm"),
+    )
+
+
+def _device_node(device: dict[str, Any]) -> tuple[str, int, int, int, int, int]:
+    kinds = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
+    if not device["path"].startswith("/dev/"):
+        raise UsageError(f"device {device['path']!r} is outside of /dev")
+    mode = kinds[device["type"]] | device.get("fileMode", 0o666)
+    numbers = device.get("major", 0), device.get("minor", 0)
+    return (device["path"], mode, *numbers, device.get("uid", 0), device.get("gid", 0))
+
+
+def _limits(process: dict[str, Any]) -> tuple[tuple[str, int, int], ...]:
+    return tuple((limit["type"], limit["soft"], limit["hard"]) for limit in process.get("rlimits", ()))
+
+
+def _thermal_paths() -> list[str]:
+    """Each processor's thermal_throttle folder tells a container what others do (runtime-spec defaults of 2025)."""
+    try:
+        names = os.listdir(_THERMAL)
+    except OSError:
+        return []
+    return [f"{_THERMAL}/{name}/thermal_throttle" for name in names if name[:3] == "cpu" and name[3:].isdigit()]
+
+
+def available_capabilities() -> frozenset[str]:
+    """The engine's own bounding set: no container gets more. Raises ContainerStartError without /proc."""
+    try:
+        return bounding_set()
+    except OSError as error:
+        raise ContainerStartError(f"cannot read the capabilities of this process: {error.strerror}") from None

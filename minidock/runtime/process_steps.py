@@ -1,0 +1,259 @@
+"""Steps of the child that turn it into the container's command: limits, user, capabilities, filter, exec."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import stat
+from typing import NamedTuple
+
+from minidock.errors import ContainerStartError
+from minidock.kernel import caps, mount, seccomp, tty
+from minidock.kernel import process as kp
+from minidock.kernel.resolve import open_in_root
+from minidock.kernel.trampoline import exec_trampoline
+from minidock.model.users import MAX_FILE, Identity, lookup, parse_user
+from minidock.runtime.context import ChildContext
+from minidock.runtime.program import find_program
+
+ERROR_FD = 3
+_FIRST_HIGH = 10
+
+
+class SetSysctls(NamedTuple):
+    """Write kernel parameters of the container's namespaces through its own proc, before /proc/sys is read-only."""
+
+    values: tuple[tuple[str, str], ...]
+    where: str = "child"
+    why: str = "network"
+
+    def describe(self) -> str:
+        return "sysctl " + " ".join(f"{name}={value.replace(' ', '-')}" for name, value in self.values)
+
+    def execute(self, context: ChildContext) -> None:
+        for name, value in self.values:
+            # A kernel may be built without one of them, and then has nothing to restrict.
+            with contextlib.suppress(FileNotFoundError):
+                _write_proc(context, "sys/" + name.replace(".", "/"), value)
+
+
+class SetHostname(NamedTuple):
+    """Name the container's UTS namespace (proc(5), /proc/sys/kernel/hostname)."""
+
+    hostname: str
+    where: str = "child"
+    why: str = "namespaces"
+
+    def describe(self) -> str:
+        return f"hostname {self.hostname}"
+
+    def execute(self, context: ChildContext) -> None:
+        _write_proc(context, "sys/kernel/hostname", self.hostname)
+
+
+class OpenConsole(NamedTuple):
+    """Open a pty in the container's own devpts, put it at /dev/console and hand its master to the parent."""
+
+    where: str = "child"
+    why: str = "terminal"
+
+    def describe(self) -> str:
+        return "open a pty in the container's /dev/pts; bind it on /dev/console"
+
+    def execute(self, context: ChildContext) -> None:
+        pts = open_in_root(context.root, "/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            master, slave = tty.new_pty(pts)
+        finally:
+            os.close(pts)
+        tty.set_winsize(master, *context.stdio.winsize)
+        if context.dev >= 0:
+            os.close(os.open("console", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600, dir_fd=context.dev))
+            cover = mount.open_tree(slave)
+            context.attach(cover, "/dev/console", directory=False)
+            os.close(cover)
+        kp.send_fds(context.console, b"console", [master])
+        os.close(master)
+        context.stdio = context.stdio._replace(stdin=slave, stdout=slave, stderr=slave)
+
+
+class SetLimits(NamedTuple):
+    """Resource limits (soft, hard; -1 means the hard limit that there is) and the out-of-memory score."""
+
+    limits: tuple[tuple[str, int, int], ...]
+    oom_score_adj: int
+    where: str = "child"
+    why: str = "limits"
+
+    def describe(self) -> str:
+        texts = [f"{name.removeprefix('RLIMIT_').lower()}={soft}" for name, soft, _ in self.limits]
+        return f"limits {' '.join(texts)}; oom_score_adj {self.oom_score_adj}"
+
+    def execute(self, context: ChildContext) -> None:
+        for name, soft, hard in self.limits:
+            number = getattr(resource, name)
+            ceiling = resource.getrlimit(number)[1]
+            limit = _clamp(hard, ceiling)
+            resource.setrlimit(number, (_clamp(soft, limit), limit))
+        # Only a privileged engine may lower the score below its own.
+        with contextlib.suppress(PermissionError):
+            _write_proc(context, "self/oom_score_adj", str(self.oom_score_adj))
+
+
+class JoinKeyring(NamedTuple):
+    name: str
+    where: str = "child"
+    why: str = "namespaces"
+
+    def describe(self) -> str:
+        return f"session keyring {self.name}"
+
+    def execute(self, context: ChildContext) -> None:
+        del context
+        kp.join_session_keyring(self.name)
+
+
+class ResolveUser(NamedTuple):
+    """Find the user in the image's own passwd and group files, and complete the environment with HOME."""
+
+    user: str
+    env: tuple[str, ...]
+    where: str = "child"
+    why: str = "user"
+
+    def describe(self) -> str:
+        return f"user {self.user or 'root'}: look up in the container's /etc/passwd and /etc/group"
+
+    def execute(self, context: ChildContext) -> None:
+        passwd = read_account_file(context.root, "/etc/passwd")
+        group = read_account_file(context.root, "/etc/group")
+        context.identity = lookup(parse_user(self.user), passwd, group)
+        context.env = dict(value.partition("=")[::2] for value in self.env)
+        context.env.setdefault("HOME", context.identity.home)
+
+
+class EnterDirectory(NamedTuple):
+    """Make (as root) and enter the working directory; it must lie inside the container's root."""
+
+    cwd: str
+    where: str = "child"
+    why: str = "working directory"
+
+    def describe(self) -> str:
+        return f"chdir {self.cwd}"
+
+    def execute(self, context: ChildContext) -> None:
+        try:
+            point = open_in_root(context.root, self.cwd, os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            point = context.mount_point(self.cwd, directory=True)
+        except NotADirectoryError:
+            raise ContainerStartError(f"working directory {self.cwd!r} is not a directory") from None
+        os.fchdir(point)
+        os.close(point)
+        if not os.getcwd().startswith("/"):
+            raise ContainerStartError(f"working directory {self.cwd!r} is outside of the container")
+
+
+class DropPrivileges(NamedTuple):
+    """Bounding set, filter, groups, user, capability sets and no_new_privs, in the order that the kernel needs.
+
+    Without no_new_privs the filter is loaded while CAP_SYS_ADMIN is still held (seccomp(2)); with it, last.
+    """
+
+    capabilities: frozenset[str]
+    no_new_privs: bool
+    program: bytes | None
+    where: str = "child"
+    why: str = "capabilities and seccomp"
+
+    def describe(self) -> str:
+        names = " ".join(sorted(name.removeprefix("CAP_") for name in self.capabilities)) or "none"
+        size = f"{len(self.program) // 8} instructions" if self.program else "none"
+        return f"capabilities {names}; no_new_privs {int(self.no_new_privs)}; seccomp filter {size}"
+
+    def execute(self, context: ChildContext) -> None:
+        identity = context.identity or Identity(0, 0, (0,), "/", "root")
+        nothing: frozenset[str] = frozenset()
+        held = self.capabilities if identity.uid == 0 else nothing
+        caps.limit_bounding(self.capabilities)
+        if self.program and not self.no_new_privs:
+            seccomp.load(self.program)
+        os.setgroups(identity.groups)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+        caps.set_sets(effective=held, permitted=held, inheritable=nothing)
+        if self.no_new_privs:
+            kp.set_no_new_privs()
+            if self.program:
+                seccomp.load(self.program)
+
+
+class Exec(NamedTuple):
+    """Find the command on the container's PATH and execute it through the sealed trampoline."""
+
+    args: tuple[str, ...]
+    where: str = "child"
+    why: str = "the command"
+
+    def describe(self) -> str:
+        return "exec " + " ".join(self.args)
+
+    def execute(self, context: ChildContext) -> None:
+        path = find_program(self.args[0], context.env.get("PATH", ""))
+        # Everything that is kept goes above the descriptors that are about to be overwritten.
+        trampoline, report = _high(context.trampoline), _high(context.report)
+        stdio = [_high(fd) for fd in context.stdio[:3]]
+        for target, fd in enumerate(stdio):
+            os.dup2(fd, target, inheritable=True)
+        context.report = os.dup2(report, ERROR_FD, inheritable=True)
+        kp.setsid()
+        if context.stdio.terminal:
+            tty.set_controlling(0)
+        kp.reset_signals()
+        os.umask(0o022)
+        kp.close_from(ERROR_FD + 1, keep=(trampoline,))
+        exec_trampoline(trampoline, path, self.args, context.env, error_fd=ERROR_FD)
+
+
+def _write_proc(context: ChildContext, path: str, value: str) -> None:
+    """Write into the container's own proc by its descriptor: no path that an image could have bent (CVE-2025-52881)."""
+    if context.proc < 0:
+        return
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=context.proc)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def _high(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_HIGH)
+
+
+def read_account_file(root: int, path: str) -> str:
+    """The text of the image's passwd or group file, empty if there is none.
+
+    Links are followed inside ``root`` only; anything but a regular file of a sensible size is refused (CVE-2024-9676).
+    """
+    try:
+        fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ContainerStartError(f"the image's {path} is not a regular file")
+        if status.st_size > MAX_FILE:
+            raise ContainerStartError(f"the image's {path} is larger than {MAX_FILE} bytes")
+        return os.read(fd, MAX_FILE).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+
+
+def _clamp(value: int, ceiling: int) -> int:
+    if ceiling == resource.RLIM_INFINITY:
+        return value
+    return ceiling if value < 0 else min(value, ceiling)

@@ -37,13 +37,17 @@ class Stdio(NamedTuple):
 
 
 class ParentContext:
-    """``pid`` and ``pidfd`` are the child's once it is born; ``cgroup`` is what its first step made."""
+    """What is known of the child once it is born, and its ``cgroup``, which the first step made.
 
-    __slots__ = ("cgroup", "log", "pid", "pidfd")
+    ``pid`` is its number in the /proc at hand, the host's; ``local_pid`` the one in the parent's own pid namespace.
+    """
+
+    __slots__ = ("cgroup", "local_pid", "log", "pid", "pidfd")
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.pid = 0
+        self.local_pid = 0
         self.pidfd = -1
         self.cgroup: Cgroup | None = None
 

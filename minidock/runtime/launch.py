@@ -120,7 +120,8 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
     if pid == 0:
         channel.become_child()
         run_child(plan.mounts, plan.inside, channel=channel, stdio=stdio, log=log)
-    context.pid, context.pidfd = pid, pidfd
+    context.local_pid, context.pidfd = pid, pidfd
+    context.pid = kp.host_pid(pidfd)
     channel.become_parent()
     for step in plan.beside:
         _perform(step, context, log)
@@ -128,10 +129,10 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
         # So that the steps appear in the plan's order: the child begins when the parent's own are done.
         send_go(channel)
     stubs = read_ready(channel.ready_parent)
-    start_time = kp.start_time(pid)
+    start_time = kp.start_time(context.pid)
     console = finish_birth(channel, plan.args[0], terminal=plan.terminal)
     assert context.cgroup is not None, "the plan's first step makes the cgroup"
-    return Started(pid, pidfd, start_time, context.cgroup, console, stubs)
+    return Started(context.pid, pidfd, start_time, context.cgroup, console, stubs)
 
 
 def finish_birth(channel: Channel, name: str, *, terminal: bool) -> int:

@@ -75,7 +75,7 @@ class AttachCgroup(NamedTuple):
 
     def execute(self, context: ParentContext) -> None:
         if context.cgroup is not None:
-            context.cgroup.attach(context.pid)
+            context.cgroup.attach(context.local_pid)
 
 
 def _rule_text(rule: DeviceRule) -> str:

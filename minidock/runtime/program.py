@@ -68,9 +68,9 @@ def _check(path: str, name: str) -> None:
 
 
 def _check_shebang(name: str, head: bytes) -> None:
-    words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
-    interpreter = os.fsdecode(words[0]) if words else ""
-    line = head.split(b"\n", 1)[0]
+    # The kernel parts words at blanks and tabs only: a carriage return belongs to the interpreter's name.
+    line = head[2:].split(b"\n", 1)[0].strip(b" \t")
+    interpreter = os.fsdecode(line.replace(b"\t", b" ").split(b" ", 1)[0])
     if line.endswith(b"\r") and not os.path.exists(interpreter):
         raise CommandNotFoundError(
             f"exec {name!r}: its first line ends with a carriage return, so its interpreter is not found",

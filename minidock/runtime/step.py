@@ -2,7 +2,8 @@
 
 A keeper stands between the builder and the step: it is the init of an outer pid namespace and dies with the builder by
 a parent-death signal (its credentials never change, so the signal stays set), and the kernel then kills the step with
-everything that it started. A SIGKILL of the builder leaves an empty cgroup, which the next build's start removes.
+everything that it started. A SIGKILL of the builder leaves an empty cgroup, which bears the builder's process in its
+name; the next build removes it (``remove_stale_cgroups``).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from minidock.runtime.plan import Plan
 
 _CHUNK = 65536
+_PREFIX = "step-"
 
 
 class StepResult(NamedTuple):
@@ -35,6 +37,25 @@ class StepResult(NamedTuple):
 
     status: int
     stubs: tuple[str, ...]
+
+
+def cgroup_name() -> str:
+    """A name for the cgroups of this process's steps: it tells whose they are, and from when."""
+    pid = int(os.readlink("/proc/self"))
+    return f"{_PREFIX}{pid}-{kp.start_time(pid)}"
+
+
+def remove_stale_cgroups() -> None:
+    """Remove the cgroups of builders that are gone."""
+    layout = cgroups.detect()
+    for hierarchy in {*layout.controllers.values(), layout.unified} - {""}:
+        parent = f"{hierarchy}/{cgroups.PARENT}"
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(parent):
+                pid, _, rest = name.removeprefix(_PREFIX).partition("-")
+                if name.startswith(_PREFIX) and pid.isdigit() and str(kp.start_time(int(pid))) != rest.split("-")[0]:
+                    with contextlib.suppress(OSError):
+                        os.rmdir(f"{parent}/{name}")
 
 
 def run_to_exit(plan: Plan, *, on_output: Callable[[bytes], None], log: Log) -> StepResult:
@@ -46,14 +67,14 @@ def run_to_exit(plan: Plan, *, on_output: Callable[[bytes], None], log: Log) -> 
     output_read, output_write = os.pipe2(os.O_CLOEXEC)
     result_read, result_write = os.pipe2(os.O_CLOEXEC)
     builder = ns.pidfd_open(os.getpid())
-    messages = b""
+    messages = bytearray()
     try:
         keeper = kp.spawn(lambda: _keep(plan, output_write, result_write, builder, log), flags=ns.CLONE_NEWPID)
         os.close(output_write)
         os.close(result_write)
         output_write = result_write = -1
         try:
-            messages = _relay(output_read, result_read, on_output)
+            _relay(output_read, result_read, on_output, messages)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 kp.pidfd_send_signal(keeper.pidfd, signal.SIGKILL)
@@ -67,12 +88,14 @@ def run_to_exit(plan: Plan, *, on_output: Callable[[bytes], None], log: Log) -> 
     return _result(messages)
 
 
-def _relay(output: int, result: int, on_output: Callable[[bytes], None]) -> bytes:
-    """Copy output until the keeper has closed its result; what is left in the pipe then is the step's last words."""
+def _relay(output: int, result: int, on_output: Callable[[bytes], None], messages: bytearray) -> None:
+    """Copy output until the keeper has closed its result; what is left in the pipe then is the step's last words.
+
+    What the keeper tells is appended to ``messages`` as it comes, so that an exception does not lose it.
+    """
     poll = select.poll()
     poll.register(output, select.POLLIN)
     poll.register(result, select.POLLIN)
-    messages = b""
     open_fds = {output, result}
     while result in open_fds:
         for fd, _ in poll.poll():
@@ -88,7 +111,6 @@ def _relay(output: int, result: int, on_output: Callable[[bytes], None]) -> byte
     with contextlib.suppress(BlockingIOError):
         while output in open_fds and (chunk := os.read(output, _CHUNK)):
             on_output(chunk)
-    return messages
 
 
 def _keep(plan: Plan, output: int, result: int, builder: int, log: Log) -> int:
@@ -117,7 +139,7 @@ def _keep(plan: Plan, output: int, result: int, builder: int, log: Log) -> int:
     return 0
 
 
-def _result(messages: bytes) -> StepResult:
+def _result(messages: bytearray) -> StepResult:
     values: dict[str, object] = {}
     for line in messages.splitlines():
         values.update(json.loads(line))
@@ -131,7 +153,7 @@ def _result(messages: bytes) -> StepResult:
     return StepResult(int(str(values["status"])), tuple(stubs))
 
 
-def _remove_cgroup(messages: bytes) -> None:
+def _remove_cgroup(messages: bytearray) -> None:
     for line in messages.splitlines():
         paths = json.loads(line).get("cgroup")
         if paths:

@@ -1,0 +1,175 @@
+"""Fixtures of the whole suite: the real command on a data root of its own, and base images made once.
+
+Everything under tests/integration and tests/conformance needs root and the real kernel; tests/unit does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+COMMAND = Path(sys.executable).with_name("minidock")
+NEEDS_ROOT = ("integration", "conformance")
+CACHE = Path("/var/cache/minidock-tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--vm", action="store_true", help="also run the tests in a virtual machine")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    root = os.geteuid() == 0
+    for item in items:
+        if not root and any(part in NEEDS_ROOT for part in item.path.parts):
+            item.add_marker(pytest.mark.skip(reason="needs root: the test mounts, and makes namespaces and networks"))
+        if item.get_closest_marker("vm") and not config.getoption("--vm"):
+            item.add_marker(pytest.mark.skip(reason="boots a virtual machine, which takes minutes: tests/run --vm"))
+
+
+class Minidock:
+    """The installed command on one data root. Calls return the finished process with text streams."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "MINIDOCK_CONFIG": str(root) + ".toml"}
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        status: int | None = 0,
+        stdin: str | None = None,
+        timeout: float = 60,
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``minidock ARGUMENTS``; ``status`` is the expected exit status, None for any."""
+        done = subprocess.run(
+            [str(COMMAND), *map(str, arguments)],
+            env=self.environment,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            cwd=cwd,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        if status is not None:
+            assert done.returncode == status, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def popen(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+        """Start ``minidock ARGUMENTS`` and leave it running."""
+        defaults: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
+        return subprocess.Popen([str(COMMAND), *map(str, arguments)], env=self.environment, **(defaults | options))
+
+    def out(self, *arguments: str | Path, **options: Any) -> str:
+        """Standard output of a successful call, without the last newline."""
+        return self(*arguments, **options).stdout.rstrip("\n")
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """One object as ``inspect`` prints it."""
+        found: list[dict[str, Any]] = json.loads(self("inspect", name).stdout)
+        return found[0]
+
+    def build(self, folder: Path, *arguments: str, status: int | None = 0, timeout: float = 300) -> str:
+        """``minidock build ARGUMENTS FOLDER``; returns the progress that it printed."""
+        return self("build", *arguments, folder, status=status, timeout=timeout).stderr
+
+    def close(self) -> None:
+        """Remove every container and forget the data root."""
+        containers = self("ps", "-aq", status=None).stdout.split()
+        if containers:
+            self("rm", "-f", "-v", *containers, status=None)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data root that holds the busybox image and nothing else, to be copied."""
+    root = tmp_path_factory.mktemp("template") / "root"
+    minidock = Minidock(root)
+    minidock("image", "bootstrap", "busybox")
+    minidock("run", "--rm", "--network", "none", "busybox", "true")
+    yield root
+    minidock.close()
+
+
+@pytest.fixture
+def minidock(busybox_root: Path, tmp_path: Path) -> Iterator[Minidock]:
+    """The command on a data root of the test's own that holds the busybox image."""
+    root = tmp_path / "root"
+    subprocess.run(["cp", "-a", busybox_root, root], check=True)
+    command = Minidock(root)
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def empty_minidock(tmp_path: Path) -> Iterator[Minidock]:
+    """The command on a data root that does not exist yet."""
+    command = Minidock(tmp_path / "root")
+    yield command
+    command.close()
+
+
+@pytest.fixture(scope="session")
+def busybox_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system with a static busybox, its applets, and the users root and bob (1000, also in wheel)."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("bin", "etc", "proc", "sys", "dev", "root", "tmp"):
+        (tree / name).mkdir()
+    (tree / "tmp").chmod(0o1777)
+    shutil.copy("/bin/busybox", tree / "bin/busybox")
+    applets = subprocess.run(["/bin/busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (tree / "bin" / applet).hardlink_to(tree / "bin/busybox")
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n")
+    (tree / "etc/group").write_text("root:x:0:\nwheel:x:10:bob\nbob:x:1000:\n")
+    return tree
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Callable[..., Path]:
+    """Make a build context: ``context(dockerfile, {"path": "content"})`` gives its folder."""
+    count = 0
+
+    def make(dockerfile: str, files: dict[str, str | bytes] | None = None) -> Path:
+        nonlocal count
+        count += 1
+        folder = tmp_path / f"context{count}"
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(dockerfile)
+        for name, content in (files or {}).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def debian_tar() -> Path:
+    """A minimal Debian as a tarball, made once a machine by mmdebstrap from its own apt sources."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    tar = CACHE / "debian.tar"
+    if not tar.exists():
+        part = CACHE / "debian.part.tar"
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "stable", part], check=True, timeout=600)
+        part.rename(tar)
+    return tar

@@ -93,6 +93,7 @@ class State(NamedTuple):
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
+    """The record as a JSON object, which ``record_from_json`` reads."""
     value = record._asdict()
     value["labels"] = dict(record.labels)
     value["mounts"] = [mount_to_json(m) for m in record.mounts]
@@ -104,6 +105,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
 
 
 def mount_to_json(mount: Mount) -> dict[str, Any]:
+    """A mount as a JSON object; labels as an object of their own."""
     value = mount._asdict()
     value["labels"] = dict(mount.labels)
     return value

@@ -120,8 +120,11 @@ class ImageConfig:
         diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
         if not isinstance(diff_ids, list) or not all(isinstance(d, str) and is_digest(d) for d in diff_ids):
             raise CorruptObjectError("the image configuration has no valid list of diff IDs")
-        if not isinstance(raw.get("config") or {}, dict) or not isinstance(raw.get("history") or [], list):
+        history = raw.get("history") or []
+        if not isinstance(raw.get("config") or {}, dict) or not isinstance(history, list):
             raise CorruptObjectError("the image configuration's config or history has the wrong type")
+        if not all(isinstance(entry, dict) for entry in history):
+            raise CorruptObjectError("the image configuration's history holds something that is not an object")
         return cls(raw)
 
     def encode(self) -> bytes:

@@ -41,7 +41,11 @@ class Reference(NamedTuple):
         """The repository as people write it, ``busybox``."""
         if self.domain != DEFAULT_DOMAIN:
             return self.repository
-        return self.path.removeprefix(f"{DEFAULT_NAMESPACE}/")
+        namespace, slash, name = self.path.partition("/")
+        if namespace == DEFAULT_NAMESPACE and slash and "/" not in name:
+            return name
+        # What would read as a host must keep its own.
+        return self.repository if _reads_as_domain(namespace) else self.path
 
     def full(self) -> str:
         """The full text, as the index's ``ref.name`` annotation holds it."""
@@ -81,10 +85,15 @@ def parse_reference(text: str) -> Reference:
     return Reference(domain, path, tag, digest)
 
 
+def _reads_as_domain(part: str) -> bool:
+    return "." in part or ":" in part or part == "localhost" or part != part.lower()
+
+
 def _split_domain(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        domain, path = first, rest
+    if slash and _reads_as_domain(first):
+        # docker's old name of its registry.
+        domain, path = DEFAULT_DOMAIN if first == "index.docker.io" else first, rest
     else:
         domain, path = DEFAULT_DOMAIN, name
     if domain == DEFAULT_DOMAIN and "/" not in path:

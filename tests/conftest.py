@@ -40,7 +40,7 @@ class Minidock:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "MINIDOCK_CONFIG": str(root) + ".toml"}
+        self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "MINIDOCK_CONFIG": "/dev/null"}
 
     def __call__(
         self,

@@ -64,8 +64,8 @@ def test_installing_creates_the_folder_structure(empty_minidock) -> None:
 
 
 def test_files_of_containers_and_volumes_lie_where_they_are_looked_for(minidock, sleeper) -> None:
-    sleeper("c", "-v", "volume_1:/data")
-    folder = folder_of(minidock, "c")
+    sleeper("one", "-v", "volume_1:/data")
+    folder = folder_of(minidock, "one")
     assert folder.parent == minidock.root / "containers"
     assert json.loads((folder / "config.json").read_text())["ociVersion"]
     assert "ready" in (folder / "log").read_text()
@@ -83,13 +83,13 @@ def test_each_line_that_changes_files_becomes_a_layer(minidock, context) -> None
 def test_a_layer_holds_only_the_changes_from_the_one_before(minidock, context) -> None:
     minidock.build(context(LINES), "-t", "story")
     first, second = layers_of(minidock, "story")[-2:]
-    assert layer_names(minidock, first) == ["one", "one/file"]
-    assert layer_names(minidock, second) == ["two"]
+    assert layer_names(minidock, first) == [".", "one", "one/file"]
+    assert layer_names(minidock, second) == [".", "two"]
 
 
 def test_what_is_alike_is_not_stored_again(minidock, context) -> None:
     minidock.build(context("FROM busybox\nRUN echo x > /x\nRUN touch -r /bin /t; cp -p /x /y && mv /y /x\n"), "-t", "a")
-    assert layer_names(minidock, layers_of(minidock, "a")[-1]) == ["t"]
+    assert layer_names(minidock, layers_of(minidock, "a")[-1]) == [".", "t"]
     before = sorted(os.listdir(minidock.root / "images/blobs/sha256"))
     minidock.build(context("FROM a\nRUN cp -p /x /y && mv /y /x\n"), "-t", "b")
     assert layers_of(minidock, "b") == layers_of(minidock, "a")
@@ -101,22 +101,22 @@ def test_a_layer_that_exists_is_taken_from_the_cache_and_not_built(minidock, con
     folder = context(LINES)
     minidock.build(folder, "-t", "story")
     progress = minidock.build(folder, "-t", "again")
-    assert progress.count("CACHED") == 2
+    assert progress.count("CACHED") == 3
     assert layers_of(minidock, "again") == layers_of(minidock, "story")
 
 
 def test_run_puts_one_writable_layer_on_top_of_the_read_only_ones(minidock, sleeper) -> None:
-    sleeper("c", script="echo mine > /file")
-    assert (folder_of(minidock, "c") / "upper/file").read_text() == "mine\n"
-    root = next(line for line in minidock.out("exec", "c", "cat", "/proc/mounts").splitlines() if " / " in line)
+    sleeper("one", script="echo mine > /file")
+    assert (folder_of(minidock, "one") / "upper/file").read_text() == "mine\n"
+    root = next(line for line in minidock.out("exec", "one", "cat", "/proc/mounts").splitlines() if " / " in line)
     assert root.split()[2] == "overlay"
     assert root.count("upperdir=") == 1
 
 
 def test_two_containers_share_the_read_only_layers(minidock, sleeper) -> None:
-    sleeper("a")
-    sleeper("b")
-    inodes = [minidock.out("exec", name, "stat", "-c", "%i", "/bin/busybox") for name in ("a", "b")]
+    sleeper("first")
+    sleeper("second")
+    inodes = [minidock.out("exec", name, "stat", "-c", "%i", "/bin/busybox") for name in ("first", "second")]
     assert inodes[0] == inodes[1]
     assert any(path.stat().st_ino == int(inodes[0]) for path in (minidock.root / "layers").rglob("bin/busybox"))
 
@@ -131,17 +131,17 @@ def test_changing_a_file_of_the_image_copies_it_up(minidock, context, sleeper) -
 
 
 def test_when_the_container_exits_the_writable_layer_is_gone(minidock) -> None:
-    minidock("run", "--name", "c", "--network", "none", "busybox", "sh", "-c", "echo x > /changed")
-    assert not (folder_of(minidock, "c") / "upper").exists()
-    assert minidock.inspect("c")["State"]["Status"] == "exited"
+    minidock("run", "--name", "one", "--network", "none", "busybox", "sh", "-c", "echo x > /changed")
+    assert not (folder_of(minidock, "one") / "upper").exists()
+    assert minidock.inspect("one")["State"]["Status"] == "exited"
 
 
 def test_when_the_container_crashes_the_writable_layer_is_gone(minidock, sleeper) -> None:
-    sleeper("c", script="echo x > /changed")
-    upper = folder_of(minidock, "c") / "upper"
+    sleeper("one", script="echo x > /changed")
+    upper = folder_of(minidock, "one") / "upper"
     assert (upper / "changed").exists()
-    os.kill(minidock.inspect("c")["State"]["Pid"], signal.SIGKILL)
-    assert minidock.out("wait", "c") == "137"
+    os.kill(minidock.inspect("one")["State"]["Pid"], signal.SIGKILL)
+    assert minidock.out("wait", "one") == "137"
     assert not upper.exists()
 
 

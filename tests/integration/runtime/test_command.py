@@ -55,7 +55,7 @@ def test_carriage_return_is_named(sandbox) -> None:
 
 def test_missing_loader_is_named(sandbox) -> None:
     script(sandbox.upper / "dynamic", Path("/bin/true").read_bytes())
-    with pytest.raises(CommandNotFoundError, match="its loader '/lib.*ld-linux.*' does not exist in the image"):
+    with pytest.raises(CommandNotFoundError, match=r"its loader '/lib.*ld-linux.*' does not exist in the image"):
         sandbox.run("/dynamic")
 
 
@@ -131,8 +131,8 @@ def test_directory_through_a_descriptor_is_refused(sandbox, cwd: str) -> None:
 
 def test_environment(sandbox) -> None:
     lines = sandbox.run("env", env=("A=1", "PATH=/bin", "A=2")).output.splitlines()
-    assert "A=2" in lines and "A=1" not in lines
-    assert "HOME=/root" in lines and "PATH=/bin" in lines
+    assert "A=1" not in lines
+    assert {"A=2", "HOME=/root", "PATH=/bin"} <= set(lines)
 
 
 def test_signals_have_their_default_action(sandbox) -> None:

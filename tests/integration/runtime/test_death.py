@@ -54,14 +54,14 @@ def left_cgroups() -> list[Path]:
 def test_an_exception_in_the_caller_kills_the_step(sandbox) -> None:
     mark = f"87654{os.getpid()}"
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(_: bytes) -> None:
-        raise Stop
+        raise StopError
 
     plan = sandbox.plan(sandbox.spec("sh", "-c", f"echo x; exec sleep {mark}"))
-    with contextlib.suppress(Stop):
+    with contextlib.suppress(StopError):
         run_to_exit(plan, on_output=stop, log=Log())
     assert processes_with(mark) == []
     assert list(Path("/sys/fs/cgroup").glob(f"*/minidock/{cgroup_name()}-*")) == []

@@ -75,7 +75,7 @@ def test_pseudo_file_systems_need_ordinary_directories(sandbox, tmp_path: Path, 
     sandbox.lower = tree
     (tree / name).rmdir()
     (tree / name).symlink_to("/etc")
-    with pytest.raises(ContainerStartError, match="ordinary directory|symbolic link"):
+    with pytest.raises(ContainerStartError, match=r"ordinary directory|symbolic link"):
         sandbox.run("true")
 
 

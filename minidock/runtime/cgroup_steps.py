@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 _ATTRS = km.MOUNT_ATTR_NOSUID | km.MOUNT_ATTR_NODEV | km.MOUNT_ATTR_NOEXEC
 
 
+class JoinCgroup(NamedTuple):
+    """Enter the cgroup's version 1 hierarchies; the child is born into the version 2 one where there is one.
+
+    Moving another process waits some 10 ms for a grace period; moving oneself, thread by thread, does not.
+    """
+
+    name: str
+    where: str = "child"
+    why: str = "resources and devices"
+
+    def describe(self) -> str:
+        return f"join cgroup {self.name}"
+
+    def execute(self, context: ChildContext) -> None:
+        context.cgroup.attach_self(born="unified" in context.cgroup.paths)
+
+
 class MountCgroups(NamedTuple):
     """Leave the cgroup namespace (version 1, after the child was attached), then mount what it shows."""
 

@@ -39,15 +39,14 @@ class Stdio(NamedTuple):
 class ParentContext:
     """What is known of the child once it is born, and its ``cgroup``, which the first step made.
 
-    ``pid`` is its number in the /proc at hand, the host's; ``local_pid`` the one in the parent's own pid namespace.
+    ``pid`` is its number in the /proc at hand, the host's, whatever pid namespace the parent is in.
     """
 
-    __slots__ = ("cgroup", "local_pid", "log", "pid", "pidfd")
+    __slots__ = ("cgroup", "log", "pid", "pidfd")
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.pid = 0
-        self.local_pid = 0
         self.pidfd = -1
         self.cgroup: Cgroup | None = None
 
@@ -56,6 +55,7 @@ class ChildContext:
     """The state that the child's steps hand on: descriptors of the new root, and who the command will be."""
 
     __slots__ = (
+        "cgroup",
         "console",
         "dev",
         "env",
@@ -68,7 +68,8 @@ class ChildContext:
         "trampoline",
     )
 
-    def __init__(self, *, stdio: Stdio, trampoline: int, console: int, report: int) -> None:
+    def __init__(self, *, cgroup: Cgroup, stdio: Stdio, trampoline: int, console: int, report: int) -> None:
+        self.cgroup = cgroup
         self.stdio = stdio
         self.trampoline = trampoline
         self.console = console

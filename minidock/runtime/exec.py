@@ -99,7 +99,7 @@ def exec_in(pid: int, start_time: int, process: ExecProcess, *, cgroup: Cgroup, 
                 inner, inner_fd = kp.clone3(0)
                 if inner == 0:
                     channel.become_child()
-                    run_child((), steps, channel=channel, stdio=stdio, log=log)
+                    run_child((), steps, channel=channel, cgroup=cgroup, stdio=stdio, log=log)
                 os.write(born_write, str(kp.host_pid(inner_fd)).encode())
                 channel.close(*channel.__slots__)
                 os.close(born_write)

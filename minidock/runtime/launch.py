@@ -116,11 +116,18 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
     caps.preload()
     log = context.log
     log.debug(plan.birth.describe())
-    pid, pidfd = kp.clone3(plan.flags)
+    cgroup = context.cgroup
+    assert cgroup is not None, "the plan's first step makes the cgroup"
+    cgroup_fd = cgroup.open_unified() if "unified" in cgroup.paths else -1
+    try:
+        pid, pidfd = kp.clone3(plan.flags, cgroup_fd=cgroup_fd)
+    finally:
+        if cgroup_fd >= 0:
+            os.close(cgroup_fd)
     if pid == 0:
         channel.become_child()
-        run_child(plan.mounts, plan.inside, channel=channel, stdio=stdio, log=log)
-    context.local_pid, context.pidfd = pid, pidfd
+        run_child(plan.mounts, plan.inside, channel=channel, cgroup=cgroup, stdio=stdio, log=log)
+    context.pidfd = pidfd
     context.pid = kp.host_pid(pidfd)
     channel.become_parent()
     for step in plan.beside:
@@ -131,8 +138,7 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
     stubs = read_ready(channel.ready_parent)
     start_time = kp.start_time(context.pid)
     console = finish_birth(channel, plan.args[0], terminal=plan.terminal)
-    assert context.cgroup is not None, "the plan's first step makes the cgroup"
-    return Started(context.pid, pidfd, start_time, context.cgroup, console, stubs)
+    return Started(context.pid, pidfd, start_time, cgroup, console, stubs)
 
 
 def finish_birth(channel: Channel, name: str, *, terminal: bool) -> int:
@@ -203,13 +209,18 @@ def run_child(
     inside: Sequence[ChildStep],
     *,
     channel: Channel,
+    cgroup: Cgroup,
     stdio: Stdio,
     log: Log,
 ) -> NoReturn:
     """The child's whole life in this program: it ends in the command's exec or in a reported failure."""
     step: ChildStep | None = None
     context = ChildContext(
-        stdio=stdio, trampoline=channel.trampoline, console=channel.console_child, report=channel.report_child
+        cgroup=cgroup,
+        stdio=stdio,
+        trampoline=channel.trampoline,
+        console=channel.console_child,
+        report=channel.report_child,
     )
     try:
         if log.verbose:

@@ -1,4 +1,4 @@
-"""Steps of the parent: the cgroup, the birth of the child, and what is done to it from outside while it mounts."""
+"""Steps of the parent: the cgroup and the birth of the child."""
 
 from __future__ import annotations
 
@@ -61,21 +61,6 @@ class Clone(NamedTuple):
     def execute(self, context: ParentContext) -> None:
         del context
         raise AssertionError("the launcher gives birth to the child itself")
-
-
-class AttachCgroup(NamedTuple):
-    """Move the child into its cgroup, while it mounts."""
-
-    name: str
-    where: str = "parent"
-    why: str = "resources and devices"
-
-    def describe(self) -> str:
-        return f"attach the child to cgroup {self.name}"
-
-    def execute(self, context: ParentContext) -> None:
-        if context.cgroup is not None:
-            context.cgroup.attach(context.local_pid)
 
 
 def _rule_text(rule: DeviceRule) -> str:

@@ -17,9 +17,9 @@ from minidock.model.steps import RootMount, Step
 from minidock.runtime import mount_steps as ms
 from minidock.runtime import process_steps as ps
 from minidock.runtime import seccomp
-from minidock.runtime.cgroup_steps import MountCgroups
+from minidock.runtime.cgroup_steps import JoinCgroup, MountCgroups
 from minidock.runtime.options import parse_options
-from minidock.runtime.parent_steps import FLAGS, AttachCgroup, Clone, CreateCgroup
+from minidock.runtime.parent_steps import FLAGS, Clone, CreateCgroup
 
 _THERMAL = "/sys/devices/system/cpu"
 
@@ -63,7 +63,7 @@ def plan(
     """
     layout = layout or cgroups.detect()
     kinds = tuple(namespace["type"] for namespace in spec["linux"]["namespaces"])
-    # On cgroup v1 the child leaves its cgroup namespace itself, after it was attached: else it would see "/name".
+    # On cgroup v1 the child leaves its cgroup namespace itself, after it has joined: else it would see "/name".
     born = tuple(kind for kind in kinds if kind != "cgroup" or layout.version == 2)
     flags = 0
     for kind in born:
@@ -74,8 +74,8 @@ def plan(
         before=(CreateCgroup(cgroup, resources.get("pids", {}).get("limit", -1), rules),),
         birth=Clone(born),
         flags=flags,
-        beside=(AttachCgroup(cgroup), *(step for step in extra if step.where == "parent")),
-        mounts=tuple(_mounts(spec, root)),
+        beside=tuple(step for step in extra if step.where == "parent"),
+        mounts=(JoinCgroup(cgroup), *_mounts(spec, root)),
         inside=tuple(_inside(spec, extra=extra, seccomp_cache=seccomp_cache, layout=layout, kinds=kinds)),
         terminal=bool(spec["process"].get("terminal")),
         args=tuple(spec["process"]["args"]),

@@ -127,6 +127,29 @@ def test_attach_and_kill(group: Cgroup) -> None:
         assert group.processes() == []
 
 
+def test_born_into_the_group(group: Cgroup) -> None:
+    """The start's way: version 2 by clone3, version 1 by the child itself, without waiting for a grace period."""
+    fd = group.open_unified() if "unified" in group.paths else -1
+    out, into = os.pipe()
+
+    def child() -> None:
+        group.attach_self(born=fd >= 0)
+        os.write(into, Path("/proc/self/cgroup").read_bytes())
+
+    with process.spawn(child, cgroup_fd=fd) as born:
+        os.close(into)
+        with open(out) as file:
+            lines = [line.split(":", 2) for line in file.read().splitlines()]
+        assert born.wait() == 0
+    if fd >= 0:
+        os.close(fd)
+    name = os.path.basename(group.directories[0])
+    for controller in group.paths:
+        key = "" if controller == "unified" else controller
+        (path,) = [path for _, names, path in lines if key in names.split(",")]
+        assert path.endswith(f"/minidock/{name}")
+
+
 def test_kill_one_by_one_also_kills_what_is_frozen(group: Cgroup) -> None:
     """As on version 1 alone, and on kernels before 5.14, which have no cgroup.kill."""
     with sleeper(group) as child:

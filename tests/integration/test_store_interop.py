@@ -17,6 +17,7 @@ from minidock.model.oci import LAYER_TAR, Descriptor, History, ImageConfig
 from minidock.store.blobs import Blobs
 from minidock.store.images import Image, Images
 from minidock.store.layout import DataRoot
+from minidock.store.removal import remove
 
 NAME = "docker.io/library/app:v1"
 
@@ -83,7 +84,7 @@ def test_what_skopeo_copies_into_the_store_is_an_image(root: DataRoot, tmp_path:
     assert found.config.diff_ids == theirs.config.diff_ids
     assert Images(root).get("app:v1").created == ours.created
     assert not any(image.error for image in Images(root).list())
-    Images(root).remove("copied", force=False, in_use=lambda _: ())
+    remove(Images(root), "copied", force=False, in_use=lambda _: ())
     assert [image.id for image in Images(root).list()] == [ours.id]
     run("skopeo", "inspect", f"oci:{root.images}:{NAME}")
 

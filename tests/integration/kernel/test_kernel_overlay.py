@@ -117,7 +117,7 @@ def test_one_string_is_too_short_for_many(tmp_path: Path, count: int) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-def test_more_than_the_kernel_stacks(tmp_path: Path) -> None:
+def test_more_than_the_kernel_stacks_by_append(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too many lower directories") as caught:
         mount.overlay(layers(tmp_path, 501), strategy="append")
     assert caught.value.errno == errno.EINVAL

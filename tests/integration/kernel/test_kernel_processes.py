@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,20 @@ def test_exchange_race_never_leads_out(tmp_path: Path, openat2: bool) -> None:
     # The link's absolute target is looked for inside the root, where there is nothing.
     assert seen == {b"inside"}
     assert os.listdir(outside) == ["secret"]
+
+
+def test_a_threaded_parent_gets_children_of_its_own_in_all_namespaces() -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with process.spawn(lambda: 7 if os.getpid() == 1 else 9, flags=ALL) as child:
+            assert process.host_pid(child.pidfd) == child.pid
+            assert child.wait() == 7
+        with pytest.raises(OSError, match="Invalid argument"):
+            process.spawn(lambda: 0, flags=0x200 | namespaces.CLONE_NEWNS)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+    finally:
+        stop.set()
+        thread.join()

@@ -110,11 +110,13 @@ def test_mask_is_restored_when_there_is_no_child() -> None:
 
 
 def test_children_of_a_threaded_parent_run_python() -> None:
+    """The other threads are busy: they want the interpreter's lock while the child is made."""
     stop = threading.Event()
-    thread = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
-    thread.start()
+    threads = [threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
     try:
-        assert process.thread_count() == 2
+        assert process.thread_count() == 5
         for _ in range(10):
             with process.spawn(lambda: len([str(n) for n in range(1000)]) % 251) as child:
                 deadline = time.monotonic() + 10
@@ -124,7 +126,8 @@ def test_children_of_a_threaded_parent_run_python() -> None:
                 assert code == 1000 % 251
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 def test_host_pid_and_start_time() -> None:
@@ -316,16 +319,17 @@ def test_reset_signals_undoes_what_python_ignores() -> None:
 
 def test_pdeathsig_kills_with_the_parent() -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    ready, ready_writer = os.pipe2(os.O_CLOEXEC)
 
     def grandchild() -> None:
         process.set_pdeathsig(signal.SIGKILL)
         os.write(writer, b"x")
+        os.write(ready_writer, b"x")
         signal.pause()
 
     def child() -> None:
         process.spawn(grandchild)
-        os.write(writer, b"x")
-        time.sleep(0.05)
+        os.read(ready, 1)
 
     with process.spawn(child) as spawned:
         os.close(writer)
@@ -334,8 +338,9 @@ def test_pdeathsig_kills_with_the_parent() -> None:
     data = b""
     while chunk := os.read(reader, 16):
         data += chunk
-    os.close(reader)
-    assert data.startswith(b"x")
+    for number in (reader, ready, ready_writer):
+        os.close(number)
+    assert data == b"x"
 
 
 def test_session_keyring() -> None:

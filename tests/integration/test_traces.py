@@ -1,0 +1,119 @@
+"""After a container: no trace on the host but its record and its log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def links() -> set[str]:
+    return set(os.listdir("/sys/class/net"))
+
+
+def cgroups_of(container: str) -> list[str]:
+    found: list[str] = []
+    for parent in (CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir())):
+        if (parent / "minidock").is_dir():
+            found += [name for name in os.listdir(parent / "minidock") if name.startswith(container)]
+    return found
+
+
+def processes_holding(folder: Path) -> list[str]:
+    """Command lines that name the data root, or whose process has a file of it open."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                names = [os.readlink(fd) for fd in (entry / "fd").iterdir()]
+                text = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if str(folder) in text or any(name.startswith(str(folder)) for name in names):
+                found.append(f"{entry.name} {text!r}")
+    return found
+
+
+def test_after_run_nothing_is_left_but_the_record(minidock) -> None:
+    mounts, before = Path("/proc/self/mountinfo").read_text(), links() | {"minidock0"}
+    minidock("run", "--name", "one", "busybox", "sh", "-c", "echo said; touch /changed")
+    identity = minidock.inspect("one")["Id"]
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert cgroups_of(identity) == []
+    assert processes_holding(minidock.root) == []
+    deadline = time.monotonic() + 1
+    while links() - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert links() - before == set()
+    folder = minidock.root / "containers" / identity
+    assert not (folder / "upper").exists()
+    assert not (folder / "work").exists()
+    assert minidock.inspect("one")["State"]["Status"] == "exited"
+    assert "Exited (0)" in minidock.out("ps", "-a")
+    assert minidock.out("logs", "one") == "said"
+    assert os.listdir("/run/minidock/net/minidock0") == [] or identity not in "".join(
+        path.read_text() for path in Path("/run/minidock/net/minidock0").iterdir()
+    )
+
+
+def test_while_it_runs_the_hosts_mount_table_is_as_before(minidock) -> None:
+    mounts = Path("/proc/self/mountinfo").read_text()
+    minidock("run", "-d", "--name", "one", "-v", "data:/d", "busybox", "sleep", "1000")
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    minidock("rm", "-f", "one")
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+
+
+def test_rm_takes_the_record_too(minidock) -> None:
+    minidock("run", "--rm", "--network", "none", "busybox", "true")
+    assert minidock.out("ps", "-aq") == ""
+    assert os.listdir(minidock.root / "containers") == ["by-name"]
+    assert os.listdir(minidock.root / "containers/by-name") == []
+    assert os.listdir(minidock.root / "tmp") == []
+
+
+def test_keep_keeps(minidock) -> None:
+    minidock("run", "--keep", "--name", "one", "--network", "none", "busybox", "sh", "-c", "echo x >> /kept; cat /kept")
+    folder = minidock.root / "containers" / minidock.inspect("one")["Id"]
+    assert (folder / "upper/kept").read_text() == "x\n"
+    again = minidock("start", "-a", "one")
+    assert again.stdout == "x\nx\n"
+    assert "fresh" not in again.stderr
+    minidock("rm", "one")
+    assert not folder.exists()
+
+
+def test_start_without_keep_begins_on_a_fresh_layer_and_says_so(minidock) -> None:
+    minidock("run", "--name", "one", "--network", "none", "busybox", "sh", "-c", "echo x >> /file; cat /file")
+    again = minidock("start", "-a", "one")
+    assert again.stdout == "x\n"
+    assert "fresh" in again.stderr
+    assert "--keep" in again.stderr
+
+
+def test_a_start_that_fails_leaves_a_created_container_and_no_leak(minidock) -> None:
+    mounts, before = Path("/proc/self/mountinfo").read_text(), links() | {"minidock0"}
+    minidock("run", "--name", "one", "busybox", "no-such-command", status=127)
+    value = minidock.inspect("one")
+    assert value["State"]["Status"] == "created"
+    assert "no-such-command" in value["State"]["Error"]
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert cgroups_of(value["Id"]) == []
+    time.sleep(0.5)
+    assert links() - before == set()
+    minidock("run", "--rm", "busybox", "no-such-command", status=127)
+    assert len(minidock.out("ps", "-aq").split()) == 1
+
+
+def test_many_runs_leak_nothing(minidock) -> None:
+    before = links() | {"minidock0"}
+    for _ in range(20):
+        minidock("run", "--rm", "busybox", "true")
+    time.sleep(1)
+    assert links() - before == set()
+    assert [path.name for path in CGROUPS.glob("*/minidock/*-*") if path.is_dir() and len(path.name) > 64] == []
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    assert "minidock" not in listed

@@ -98,6 +98,12 @@ class Minidock:
 
 
 @pytest.fixture(scope="session")
+def minidock_at() -> type[Minidock]:
+    """The class itself, for tests that need the command on a data root of another life time."""
+    return Minidock
+
+
+@pytest.fixture(scope="session")
 def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data root that holds the busybox image and nothing else, to be copied."""
     root = tmp_path_factory.mktemp("template") / "root"

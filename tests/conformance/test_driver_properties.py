@@ -131,13 +131,16 @@ _TWO_PATHS = {"rename", "link"}
 
 def _apply(operation: tuple[Any, ...], root: str) -> None:
     kind, *rest = operation
+    path = f"{root}/{rest[0]}"
+    if kind in {"write", "append", "restore"} and os.path.exists(path) and not _is_plain(path):
+        return
     with contextlib.suppress(OSError, shutil.Error, ValueError):
         if kind == "symlink":
             os.symlink(rest[0], f"{root}/{rest[1]}")
         elif kind in _TWO_PATHS:
-            _ACTIONS[kind](f"{root}/{rest[0]}", f"{root}/{rest[1]}")
+            _ACTIONS[kind](path, f"{root}/{rest[1]}")
         else:
-            _ACTIONS[kind](f"{root}/{rest[0]}", *rest[1:])
+            _ACTIONS[kind](path, *rest[1:])
 
 
 @_SETTINGS
@@ -189,3 +192,8 @@ def _without_link_groups(tree: dict[str, tuple[Any, ...]]) -> dict[str, tuple[An
 def _links_kept(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> bool:
     """Names that were one file are one file; a name that is left out may join those that it is alike beneath."""
     return all(not entry[-1] or after[path][-1] == after[entry[-1]][-1] != "" for path, entry in before.items())
+
+
+def _is_plain(path: str) -> bool:
+    """Neither a FIFO, which would block, nor a device."""
+    return os.path.isfile(path) or os.path.isdir(path)

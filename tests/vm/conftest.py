@@ -29,9 +29,11 @@ PACKAGES = (
 ).split()
 LEFT_OUT = ("doc", "man", "locale", "info")
 
-# The kernel hands what it does not know on its command line to the first process as environment.
+# The kernel hands what it does not know on its command line to the first process as environment, and starts it as
+# soon as the first disk is there.
 STUB = """\
 #!/bin/sh
+until [ -b /dev/nvme0n3 ]; do sleep 0.05; done
 mkdir -p "$minidock_repository"
 mount -t ext4 /dev/nvme0n2 "$minidock_repository"
 cd "$minidock_repository"

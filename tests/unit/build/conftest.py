@@ -111,6 +111,8 @@ class Spy:
         if word == "write":
             path, _, text = rest.partition(" ")
             (Path(root.path) / path.lstrip("/")).write_text(text)
+        elif word == "interrupt":
+            raise KeyboardInterrupt
         elif word == "say":
             on_output(rest.encode() + b"\n")
         elif word == "stub":
@@ -135,6 +137,9 @@ class SpyStep:
 
     def cached(self) -> None:
         self.spy.lines.append(f"cached {self.title}")
+
+    def canceled(self) -> None:
+        self.spy.lines.append(f"canceled {self.title}")
 
     def error(self, message: str) -> None:
         self.spy.lines.append(f"error {self.title}: {message}")

@@ -182,6 +182,33 @@ def test_existing_files_are_replaced_not_written_through(sides: Sides) -> None:
     assert not (sides.root / "d/f").is_symlink()
 
 
+@pytest.mark.parametrize("differs", ["", "content", "mode", "time", "xattr", "linked"])
+def test_what_is_there_already_is_not_written_anew(sides: Sides, differs: str) -> None:
+    file, copied = sides.source / "d/f", sides.root / "x/f"
+    file.parent.mkdir()
+    file.write_text("content")
+    sides.copy("d", "/x")
+    if differs == "content":
+        then = file.stat().st_mtime_ns
+        file.write_text("another"[:7])
+        os.utime(file, ns=(then, then))
+    elif differs == "mode":
+        file.chmod(0o600)
+    elif differs == "time":
+        os.utime(file, ns=(7, 7))
+    elif differs == "xattr":
+        os.setxattr(file, "user.a", b"1")
+    elif differs == "linked":
+        os.link(copied, sides.root / "twin")
+    before = copied.stat().st_ino
+    os.utime(copied.parent, ns=(5, 5))
+    sides.copy("d", "/x")
+    assert (copied.parent.stat().st_mtime_ns == 5) == (differs == "")
+    assert copied.read_bytes() == file.read_bytes()
+    assert stat.S_IMODE(copied.stat().st_mode) == stat.S_IMODE(file.stat().st_mode)
+    assert differs or copied.stat().st_ino == before
+
+
 def test_destination_link_is_followed_inside_the_root(sides: Sides) -> None:
     os.symlink("/real", sides.root / "link")
     (sides.source / "f").write_text("x")

@@ -269,6 +269,27 @@ def test_failing_run(shop: Any) -> None:
     assert [run["args"][-1] for run in shop.spy.runs] == ["write /c C"]
 
 
+def test_interrupted_run(shop: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        shop.build("FROM scratch\nRUN write /a A\nRUN interrupt\n", tags=["t"])
+    assert shop.spy.lines[-1] == "canceled [2/2] RUN interrupt"
+    assert shop.images.list() == []
+    assert os.listdir(shop.root.tmp) == []
+
+
+def test_from_alone_is_the_base_itself(shop: Any) -> None:
+    base = shop.base("base", {"x": "x"}, Env=["PATH=/bin"])
+    assert shop.build("FROM base\n", tags=["t"]).id == base.id
+    assert shop.build("FROM base\n", labels=[("a", "b")]).id != base.id
+
+
+def test_triggers_have_the_backslash_as_escape(shop: Any) -> None:
+    shop.base("base", {"x": "x"}, OnBuild=["ENV t=\\$PATH"])
+    image = shop.build("# escape=`\nFROM base\nENV u=`$PATH\n")
+    assert "t=$PATH" in image.config.config["Env"]
+    assert "u=$PATH" in image.config.config["Env"]
+
+
 def test_stubs_are_handed_on(shop: Any) -> None:
     image = shop.build("FROM scratch\nRUN stub /mountpoint\n")
     assert image.config.diff_ids == ()

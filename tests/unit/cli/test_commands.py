@@ -52,7 +52,8 @@ class TestRun:
         line = (
             "create -i -t --rm --name n -e A=1 -e B -w /w -u 1:2 --entrypoint /e -h host -l a=b -l c "
             "-v v1:/v --mount type=tmpfs,dst=/m --tmpfs /t:ro --read-only --keep --cap-add NET_ADMIN --cap-drop ALL "
-            "--privileged --security-opt no-new-privileges --network none --init --stop-signal INT --stop-timeout 3 --shm-size 1m img x"
+            "--privileged --security-opt no-new-privileges --network none --init --stop-signal INT --stop-timeout 3 "
+            "--shm-size 1m img x"
         )
         assert run(*line.split()).out == f"{ID}\n"
         assert engine.calls == [

@@ -66,7 +66,11 @@ def test_since_and_until(tmp_path: Path, writer: LogWriter) -> None:
 def test_timestamps_begin_each_line_even_when_it_came_in_pieces(tmp_path: Path, writer: LogWriter) -> None:
     put(writer, (1, b"he"), (2, b"err\n"), (1, b"llo\nrest"))
     found = read(tmp_path, timestamps=True)
-    assert [(stream, data.split(b" ", 1)[1]) for stream, data in found] == [(2, b"err\n"), (1, b"hello\n"), (1, b"rest")]
+    assert [(stream, data.split(b" ", 1)[1]) for stream, data in found] == [
+        (2, b"err\n"),
+        (1, b"hello\n"),
+        (1, b"rest"),
+    ]
     first = found[1][1].split(b" ")[0]
     assert len(first) == len(b"2006-01-02T15:04:05.999999999Z")
     assert first.endswith(b"Z")

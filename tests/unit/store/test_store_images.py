@@ -235,6 +235,8 @@ def test_entries_of_other_programs_are_read_and_kept(root: DataRoot, make_image:
         root, foreign, {**value, "annotations": {REF_NAME: "NO REFERENCE", STORED: "x"}}, {"digest": 1}, extra=1
     )
     images = Images(root)
+    with pytest.raises(NoSuchImageError):
+        images.get(f"elsewhere@{image.manifest_digest}")
     found = images.get("short")
     assert (found.id, found.created) == (image.id, 0)
     assert found.names == ("NO REFERENCE", "docker.io/library/short:latest")

@@ -20,7 +20,7 @@ from minidock.store.collector import collect
 from minidock.store.containers import ContainerStore
 from minidock.store.images import Image, Images
 from minidock.store.layout import DataRoot
-from minidock.store.removal import Use
+from minidock.store.removal import Use, remove
 from minidock.store.staging import Staging
 
 
@@ -93,7 +93,7 @@ def test_a_commit(root: DataRoot, killer: Killer) -> None:
         new = commit_layer(root, b"new", "app")
         assert Images(root).get("app").id == new.id
         Images(root).tag(old, "app")
-        Images(root).remove(new.id, force=False, in_use=unused)
+        remove(Images(root), new.id, force=False, in_use=unused)
 
 
 def test_a_tag(root: DataRoot, killer: Killer) -> None:
@@ -110,14 +110,14 @@ def test_a_tag(root: DataRoot, killer: Killer) -> None:
 def test_a_removal_of_an_image(root: DataRoot, killer: Killer) -> None:
     kept = commit_layer(root, b"kept", "kept")
 
-    def remove() -> None:
-        Images(root).remove("gone", force=False, in_use=unused)
+    def remove_gone() -> None:
+        remove(Images(root), "gone", force=False, in_use=unused)
 
     commit_layer(root, b"gone", "gone")
-    for _ in killer.each_step(remove):
+    for _ in killer.each_step(remove_gone):
         check(root)
         try:
-            remove()
+            remove_gone()
         except NoSuchImageError:
             collect(root)
         swept(root)

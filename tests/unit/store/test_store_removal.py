@@ -17,7 +17,7 @@ from minidock.store.containers import ContainerStore
 from minidock.store.images import Image, Images
 from minidock.store.index import changing
 from minidock.store.layout import DataRoot
-from minidock.store.removal import Removal, Use
+from minidock.store.removal import Removal, Use, remove
 from minidock.store.staging import Staging
 
 MakeImage = Callable[..., Image]
@@ -56,32 +56,32 @@ def lines(events: Sequence[Removal]) -> list[str]:
 def test_the_last_name_takes_the_image_with_it(root: DataRoot, make_image: MakeImage) -> None:
     shared = make_image(b"base", names=("base",))
     image = make_image(b"base", b"top", names=("app",))
-    events = Images(root).remove("app", force=False, in_use=unused)
+    events = remove(Images(root), "app", force=False, in_use=unused)
     assert lines(events) == ["Untagged: app:latest", f"Deleted: {image.id}", f"Deleted: {digest_of(b'top')}"]
     assert set(Blobs(root).all()) == {digest_of(b"base"), shared.id, shared.manifest_digest}
     with pytest.raises(NoSuchImageError):
-        Images(root).remove("app", force=False, in_use=unused)
+        remove(Images(root), "app", force=False, in_use=unused)
 
 
 def test_one_of_several_names_goes_alone_also_from_an_image_in_use(root: DataRoot, make_image: MakeImage) -> None:
     image = make_image(b"1", names=("a", "b"))
-    assert lines(Images(root).remove("a", force=False, in_use=running)) == ["Untagged: a:latest"]
+    assert lines(remove(Images(root), "a", force=False, in_use=running)) == ["Untagged: a:latest"]
     assert Images(root).get("b").id == image.id
 
 
 def test_by_id_all_names_go_when_forced(root: DataRoot, make_image: MakeImage) -> None:
     image = make_image(b"1", names=("a", "b"))
     with pytest.raises(ConflictError, match=r"must be forced\) - image is referenced in multiple repositories"):
-        Images(root).remove(image.id[7:19], force=False, in_use=unused)
-    events = Images(root).remove(image.id[7:19], force=True, in_use=unused)
+        remove(Images(root), image.id[7:19], force=False, in_use=unused)
+    events = remove(Images(root), image.id[7:19], force=True, in_use=unused)
     assert lines(events)[:3] == ["Untagged: a:latest", "Untagged: b:latest", f"Deleted: {image.id}"]
     assert list(Blobs(root).all()) == []
 
 
 def test_by_id_with_one_name_or_none(root: DataRoot, make_image: MakeImage) -> None:
     named, unnamed = make_image(b"1", names=("a",)), make_image(b"2")
-    assert lines(Images(root).remove(named.id, force=False, in_use=unused))[0] == "Untagged: a:latest"
-    assert lines(Images(root).remove(unnamed.id, force=False, in_use=unused))[0] == f"Deleted: {unnamed.id}"
+    assert lines(remove(Images(root), named.id, force=False, in_use=unused))[0] == "Untagged: a:latest"
+    assert lines(remove(Images(root), unnamed.id, force=False, in_use=unused))[0] == f"Deleted: {unnamed.id}"
     assert list(Blobs(root).all()) == []
 
 
@@ -91,7 +91,7 @@ def test_a_container_refuses_the_last_name(
 ) -> None:
     image = make_image(b"1", names=("a",))
     with pytest.raises(ConflictError) as caught:
-        Images(root).remove("a", force=False, in_use=use)
+        remove(Images(root), "a", force=False, in_use=use)
     assert caught.value.message == (
         f'conflict: unable to remove repository reference "a:latest" (must force) - container {ID[:12]} '
         f"is using its referenced image {image.id[7:19]}"
@@ -107,16 +107,16 @@ def test_by_id_a_running_container_always_refuses_a_stopped_one_unless_forced(
         with pytest.raises(
             ConflictError, match=rf"cannot be forced\) - image is being used by running container {ID[:12]}"
         ):
-            Images(root).remove(image.id, force=force, in_use=running)
+            remove(Images(root), image.id, force=force, in_use=running)
     with pytest.raises(ConflictError, match=rf"must be forced\) - image is being used by stopped container {ID[:12]}"):
-        Images(root).remove(image.id, force=False, in_use=stopped)
+        remove(Images(root), image.id, force=False, in_use=stopped)
     assert Images(root).get("a")[:3] == image[:3]
-    assert f"Deleted: {image.id}" in lines(Images(root).remove(image.id, force=True, in_use=stopped))
+    assert f"Deleted: {image.id}" in lines(remove(Images(root), image.id, force=True, in_use=stopped))
 
 
 def test_forced_by_name_a_running_container_keeps_the_image(root: DataRoot, make_image: MakeImage) -> None:
     image = make_image(b"1", names=("a",))
-    assert lines(Images(root).remove("a", force=True, in_use=running)) == ["Untagged: a:latest"]
+    assert lines(remove(Images(root), "a", force=True, in_use=running)) == ["Untagged: a:latest"]
     kept = Images(root).get(image.id)
     assert kept.names == ()
     assert kept.created == image.created
@@ -130,7 +130,7 @@ def test_a_forced_removal_leaves_the_container_what_it_needs(
     ContainerStore(root).create(record, State(), lambda _: None)
     chain = chain_id(image.config.diff_ids)
     trees = FakeTrees(digest_of(b"1"), chain, digest_of(b"stranger"))
-    events = Images(root).remove("a", force=True, in_use=stopped, trees=[trees])
+    events = remove(Images(root), "a", force=True, in_use=stopped, trees=[trees])
     assert lines(events) == ["Untagged: a:latest", f"Deleted: {image.id}"]
     assert set(Blobs(root).all()) == {image.id, digest_of(b"1"), digest_of(b"2")}
     assert trees.held == {digest_of(b"1")[7:], chain[7:]}
@@ -143,14 +143,14 @@ def test_a_forced_removal_leaves_the_container_what_it_needs(
 def test_a_name_is_not_taken_for_an_id(root: DataRoot, make_image: MakeImage) -> None:
     image = make_image(b"1")
     named = make_image(b"2", names=(image.id[7:13],))
-    Images(root).remove(image.id[7:13], force=False, in_use=unused)
+    remove(Images(root), image.id[7:13], force=False, in_use=unused)
     assert Images(root).ids() == {image.id}
     assert named.id not in Images(root).ids()
 
 
 def test_by_digest_reference(root: DataRoot, make_image: MakeImage) -> None:
     image = make_image(b"1", names=("a",))
-    events = Images(root).remove(f"a@{image.manifest_digest}", force=False, in_use=unused)
+    events = remove(Images(root), f"a@{image.manifest_digest}", force=False, in_use=unused)
     assert lines(events)[0] == "Untagged: a:latest"
 
 
@@ -160,7 +160,7 @@ def test_damage_never_blocks_removal(root: DataRoot, make_image: MakeImage, lost
     other = make_image(b"2", names=("b",))
     digest = {"manifest": image.manifest_digest, "config": image.id, "layer": digest_of(b"1")}[lost]
     os.unlink(Blobs(root).path(digest))
-    assert lines(Images(root).remove("a", force=False, in_use=unused))[0] == "Untagged: a:latest"
+    assert lines(remove(Images(root), "a", force=False, in_use=unused))[0] == "Untagged: a:latest"
     assert set(Blobs(root).all()) == {other.id, other.manifest_digest, digest_of(b"2")}
     assert Images(root).get("b")[:3] == other[:3]
 
@@ -169,7 +169,7 @@ def test_a_name_that_is_no_reference_can_be_removed_by_id(root: DataRoot, make_i
     image = make_image(b"1")
     with changing(root) as index:
         index.set_name("NO REFERENCE", Descriptor("x", image.manifest_digest, 1), image.id)
-    assert lines(Images(root).remove(image.id, force=False, in_use=unused))[0] == "Untagged: NO REFERENCE"
+    assert lines(remove(Images(root), image.id, force=False, in_use=unused))[0] == "Untagged: NO REFERENCE"
 
 
 def test_a_collection_that_fails_does_not_undo_the_removal(
@@ -181,7 +181,10 @@ def test_a_collection_that_fails_does_not_undo_the_removal(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(collector.Blobs, "remove", fail)
-    assert lines(Images(root).remove("a", force=False, in_use=unused)) == ["Untagged: a:latest", f"Deleted: {image.id}"]
+    assert lines(remove(Images(root), "a", force=False, in_use=unused)) == [
+        "Untagged: a:latest",
+        f"Deleted: {image.id}",
+    ]
     assert Images(root).list() == []
 
 
@@ -225,7 +228,7 @@ def test_a_damaged_record_keeps_nothing_and_stops_nothing(
     for each in (record, odd):
         ContainerStore(root).create(each, State(), lambda _: None)
     Path(root.container_dir(record.id), "container.json").write_text("")
-    Images(root).remove("a", force=True, in_use=unused)
+    remove(Images(root), "a", force=True, in_use=unused)
     assert list(Blobs(root).all()) == []
 
 
@@ -238,7 +241,7 @@ def test_a_layer_adopted_under_a_staging_survives_a_removal_until_it_is_committe
         stage.lean_on([layer])
         Path(stage.path, "layer").write_bytes(b"new")
         Blobs(root).adopt(f"{stage.path}/layer", layer)
-        Images(root).remove("old", force=False, in_use=unused)
+        remove(Images(root), "old", force=False, in_use=unused)
         config = ImageConfig.new(architecture="amd64")
         config.add_layer(layer, History())
         image = Images(root).commit(config, [Descriptor(LAYER_TAR, layer, 3)], names=["new"])

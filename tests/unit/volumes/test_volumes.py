@@ -200,7 +200,19 @@ def test_killed_at_any_point_the_next_use_sees_all_or_copies_anew(
         return wrapped
 
     with monkeypatch.context() as patch:
-        for name in ("mkdir", "open", "link", "symlink", "chown", "utime", "rename", "fchown", "fchmod", "unlink", "rmdir"):
+        for name in (
+            "mkdir",
+            "open",
+            "link",
+            "symlink",
+            "chown",
+            "utime",
+            "rename",
+            "fchown",
+            "fchmod",
+            "unlink",
+            "rmdir",
+        ):
             patch.setattr(os, name, kill_after(getattr(os, name)))
         patch.setattr(volumes.kernel_files, "renameat2", kill_after(volumes.kernel_files.renameat2))
         root = -1

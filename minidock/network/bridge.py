@@ -74,6 +74,17 @@ class BridgeNetwork:
         self._firewall(bridge).ensure(self._log)
         return bridge
 
+    def foreseen(self) -> Bridge:
+        """The bridge as ``ensure`` would give it, with nothing made or kept; its index is 0 where it is missing."""
+        try:
+            present = self._present()
+            if present:
+                return present
+            subnet, mtu = self._choose()
+        except OSError as error:
+            raise NetworkError(f"cannot look at the host's links: {error.strerror}") from None
+        return Bridge(self._name, 0, _first_host(subnet), PREFIX_LEN, mtu)
+
     def lease(self, bridge: Bridge, container_id: str, *, root: str, lock_path: str) -> Lease:
         """Lease an address on ``bridge`` for whoever holds the flock of ``lock_path``: see ``leases.take``."""
         try:
@@ -136,6 +147,8 @@ class BridgeNetwork:
             if bridge:
                 return bridge
             subnet, mtu = self._choose()
+            if subnet != self._kept():
+                self._keep(subnet)
             gateway = _first_host(subnet)
             make_bridge(self._name, mac=leases.mac_of(gateway), address=gateway, prefix_len=PREFIX_LEN, mtu=mtu)
             bridge = self._present()
@@ -144,7 +157,7 @@ class BridgeNetwork:
         return bridge
 
     def _choose(self) -> tuple[str, int]:
-        """The network's first address, and the MTU of the way out; the choice is kept for the next boot."""
+        """The network's first address, an earlier choice first, and the MTU of the way out."""
         with Rtnl() as route:
             routes, links = route.routes(), route.links()
         own = next((link.index for link in links if link.name == self._name), -1)
@@ -156,8 +169,6 @@ class BridgeNetwork:
                 f"no network is free for {self._name}: routes of the host overlap 10.90.0.0/16 to 10.99.0.0/16",
                 hint=f"make the bridge {self._name} yourself with an address of your choice; minidock will use it",
             )
-        if free[0] != kept:
-            self._keep(free[0])
         outwards = {r.link for r in routes if not r.prefix_len}
         return free[0], _smallest_mtu(links, outwards)
 

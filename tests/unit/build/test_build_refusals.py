@@ -41,13 +41,17 @@ def test_dockerfile_is_found_by_either_name(shop: Any) -> None:
     assert "a=other" in shop.build(None, dockerfile=str(shop.context / "link")).config.config["Env"]
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "fifo", "binary"])
+@pytest.mark.parametrize("kind", ["missing", "directory", "fifo", "binary", "link out", "loop"])
 def test_dockerfile_that_cannot_be_read(shop: Any, kind: str) -> None:
     path = shop.context / "Dockerfile"
     if kind == "directory":
         path.mkdir()
     elif kind == "fifo":
         os.mkfifo(path)
+    elif kind == "link out":
+        os.symlink("/etc/passwd", path)
+    elif kind == "loop":
+        os.symlink("Dockerfile", path)
     elif kind == "binary":
         path.write_bytes(b"FROM scratch\nENV a=\xff\n")
     with pytest.raises(UsageError, match="Dockerfile") as caught:
@@ -70,7 +74,7 @@ def test_global_argument_that_cannot_be_expanded(shop: Any) -> None:
 
 def test_trigger_that_cannot_be_read(shop: Any) -> None:
     shop.base("base", {"x": "x"}, OnBuild=["NOSUCH thing"])
-    with pytest.raises(BuildError, match="ONBUILD 'NOSUCH thing' cannot be read: unknown instruction") as caught:
+    with pytest.raises(BuildError, match=r"ONBUILD 'NOSUCH thing' cannot be read: .*unknown instruction") as caught:
         shop.build("FROM scratch\nFROM base\n")
     assert caught.value.line == 2
 

@@ -20,7 +20,7 @@ def mode(path: str) -> int:
 
 def test_ensure_makes_a_layout_that_a_person_understands(root: DataRoot) -> None:
     assert sorted(os.listdir(root.path)) == sorted(
-        ["images", "layers", "containers", "volumes", "networks", "cache", "locks", "tmp", "version"]
+        ["images", "layers", "containers", "volumes", "networks", "cache", "locks", "tmp", "version", "reserve"]
     )
     assert json.loads(Path(root.images, "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     assert json.loads(Path(root.index).read_text())["manifests"] == []
@@ -52,6 +52,24 @@ def test_a_first_call_killed_before_the_version_is_finished_by_the_next(tmp_path
     root.ensure()
     assert os.path.exists(f"{root.path}/version")
     assert "kept" in Path(root.index).read_text()
+
+
+def test_there_is_a_reserve_for_a_full_disk(root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert os.stat(root.reserve).st_size == 1024 * 1024
+    os.unlink(root.reserve)
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        root.ensure()
+        patched.setattr(files, "open_scratch", full)
+        root.ensure()
+    assert not os.path.exists(root.reserve)
+    assert os.listdir(root.tmp) == []
+    root.ensure()
+    assert os.path.exists(root.reserve)
 
 
 def test_two_first_calls_at_once(tmp_path: Path) -> None:

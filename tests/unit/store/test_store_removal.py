@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from minidock.errors import ConflictError, NoSuchImageError
+from minidock.errors import ConflictError, NoSuchImageError, StoreError
 from minidock.model.container import Record, State
 from minidock.model.digest import chain_id, digest_of
 from minidock.model.oci import INDEX, LAYER_TAR, Descriptor, History, ImageConfig, encode_json
@@ -247,3 +248,32 @@ def test_a_layer_adopted_under_a_staging_survives_a_removal_until_it_is_committe
         image = Images(root).commit(config, [Descriptor(LAYER_TAR, layer, 3)], names=["new"])
     assert collect(root).blobs == ()
     assert Images(root).get("new")[:3] == image[:3]
+
+
+def test_a_removal_on_a_full_disk_takes_the_reserve(
+    root: DataRoot, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_image(b"1", names=("a",))
+    make_image(b"2", names=("b",))
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if os.path.exists(root.reserve):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(StoreError, match="No space left"):
+            Images(root).tag(Images(root).get("a"), "c")
+        assert os.path.exists(root.reserve)
+        remove(Images(root), "a", force=False, in_use=unused)
+    assert not os.path.exists(root.reserve)
+    assert [image.names for image in Images(root).list()] == [("docker.io/library/b:latest",)]
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StoreError, match="No space left"):
+        remove(Images(root), "b", force=False, in_use=unused)

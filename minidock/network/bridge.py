@@ -80,7 +80,7 @@ class BridgeNetwork:
             present = self._present()
             if present:
                 return present
-            subnet, mtu = self._choose()
+            subnet, mtu = self._choose(keep=False)
         except OSError as error:
             raise NetworkError(f"cannot look at the host's links: {error.strerror}") from None
         return Bridge(self._name, 0, _first_host(subnet), PREFIX_LEN, mtu)
@@ -146,9 +146,7 @@ class BridgeNetwork:
             bridge = self._present()
             if bridge:
                 return bridge
-            subnet, mtu = self._choose()
-            if subnet != self._kept():
-                self._keep(subnet)
+            subnet, mtu = self._choose(keep=True)
             gateway = _first_host(subnet)
             make_bridge(self._name, mac=leases.mac_of(gateway), address=gateway, prefix_len=PREFIX_LEN, mtu=mtu)
             bridge = self._present()
@@ -156,8 +154,8 @@ class BridgeNetwork:
             raise OSError(0, "it vanished while it was being set up")
         return bridge
 
-    def _choose(self) -> tuple[str, int]:
-        """The network's first address, an earlier choice first, and the MTU of the way out."""
+    def _choose(self, *, keep: bool) -> tuple[str, int]:
+        """The network's first address, an earlier choice first, and the MTU of the way out; ``keep`` it for later."""
         with Rtnl() as route:
             routes, links = route.routes(), route.links()
         own = next((link.index for link in links if link.name == self._name), -1)
@@ -169,6 +167,8 @@ class BridgeNetwork:
                 f"no network is free for {self._name}: routes of the host overlap 10.90.0.0/16 to 10.99.0.0/16",
                 hint=f"make the bridge {self._name} yourself with an address of your choice; minidock will use it",
             )
+        if keep and free[0] != kept:
+            self._keep(free[0])
         outwards = {r.link for r in routes if not r.prefix_len}
         return free[0], _smallest_mtu(links, outwards)
 

@@ -71,7 +71,7 @@ class Table:
 
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *routes: Route, **options: int) -> tuple[str, int]:
     monkeypatch.setattr(bridge, "Rtnl", Table(*routes, **options))
-    return BridgeNetwork(state_dir=str(tmp_path / "networks"), log=Log(), lease_dir=str(tmp_path))._choose()
+    return BridgeNetwork(state_dir=str(tmp_path / "networks"), log=Log(), lease_dir=str(tmp_path))._choose(keep=True)
 
 
 DEFAULT = Route("0.0.0.0", 0, 2)

@@ -1,7 +1,7 @@
 """System calls for which neither Python nor (everywhere) glibc has a wrapper.
 
-The library is opened with ``PyDLL``, which keeps the interpreter's lock during a call. With ``CDLL`` a process made by
-clone3 in a program with several threads hangs: the lock's owner does not exist in the child.
+The library is opened with ``PyDLL``, which keeps the interpreter's lock during a call: a child that ``CDLL`` would make
+by clone3 might find the lock held by a thread that does not exist there.
 """
 
 from __future__ import annotations

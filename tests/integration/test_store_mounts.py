@@ -63,9 +63,8 @@ def test_on_a_full_disk_containers_and_images_can_still_be_removed(tmp_path: Pat
     image = images.commit(config, [Descriptor(LAYER_TAR, digest, 5000)], names=["a"])
     record = a_record(image)
     store.create(record, State(), lambda _: None)
-    with pytest.raises(OSError, match="No space left"), open(small_disk / "filler", "wb", buffering=0) as filler:
-        while True:
-            filler.write(b"x" * 4096)
+    with pytest.raises(OSError, match="No space left"):
+        fill(small_disk / "filler")
     with pytest.raises(StoreError, match="No space left"):
         store.create(a_record(image), State(), lambda _: None)
     store.remove(record.id)
@@ -73,6 +72,12 @@ def test_on_a_full_disk_containers_and_images_can_still_be_removed(tmp_path: Pat
     assert images.list() == []
     assert list(Blobs(root).all()) == []
     assert os.listdir(root.tmp) == []
+
+
+def fill(path: Path) -> None:
+    with open(path, "wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
 
 
 def a_record(image: Image) -> Record:

@@ -1,0 +1,85 @@
+"""The verbs that make processes, for callers that are not to be forked: each in a launcher of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minidock.engine.launcher import Output, call
+from minidock.engine.results import ExecResult, RunResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from minidock.engine.engine import Engine
+
+Stdio = tuple[int | None, int | None, int | None]
+
+
+def run(
+    engine: Engine,
+    image: str,
+    command: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    detach: bool,
+    stdio: Stdio,
+) -> RunResult:
+    """``Engine.run`` in a process of its own."""
+    value, stdout, stderr = _with_output(engine, "run", [image, *command], _plain(options), detach=detach, stdio=stdio)
+    return RunResult(value[0], value[1], stdout, stderr)
+
+
+def start(engine: Engine, container: str, *, attach: bool, stdio: Stdio) -> int:
+    """``Engine.start`` in a process of its own."""
+    if not attach:
+        return int(call(engine, "start", [container], {}, stdio=(None, None, 2)))
+    options = {"attach": True, "stdin": 0, "stdout": 1, "stderr": 2}
+    return int(call(engine, "start", [container], options, stdio=stdio))
+
+
+def execute(
+    engine: Engine,
+    container: str,
+    command: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    detach: bool,
+    stdio: Stdio,
+) -> ExecResult:
+    """``Engine.exec`` in a process of its own."""
+    value, stdout, stderr = _with_output(
+        engine, "exec", [container, *command], _plain(options), detach=detach, stdio=stdio
+    )
+    return ExecResult(value[0], stdout, stderr)
+
+
+def build(engine: Engine, context: str, options: Mapping[str, Any], *, progress: int | None) -> str:
+    """``Engine.build`` in a process of its own."""
+    plain = _plain(options) | {"progress": None if progress is None else 2}
+    return str(call(engine, "build", [context], plain, stdio=(None, None, progress)))
+
+
+def _with_output(
+    engine: Engine, verb: str, arguments: list[str], options: dict[str, Any], *, detach: bool, stdio: Stdio
+) -> tuple[Any, bytes, bytes]:
+    """The verb's result, and what it wrote where the caller gave no descriptors."""
+    if detach:
+        return call(engine, verb, arguments, options | {"detach": True}, stdio=(None, None, 2)), b"", b""
+    outputs = Output(stdio[1]), Output(stdio[2])
+    try:
+        descriptors = {"stdin": 0, "stdout": 1, "stderr": 2}
+        streams = (stdio[0], outputs[0].fd, outputs[1].fd)
+        value = call(engine, verb, arguments, options | descriptors, stdio=streams)
+        return value, outputs[0].take(), outputs[1].take()
+    finally:
+        for output in outputs:
+            output.close()
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON can carry them; the launcher's environment and directory are the caller's."""
+    plain = dict(options)
+    for name in ("env", "labels", "build_args"):
+        if hasattr(plain.get(name), "items"):
+            plain[name] = dict(plain[name])
+    return plain

@@ -1,0 +1,234 @@
+"""The verbs of images: list, inspect, history, tag, remove, import."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from minidock.build.arguments import host_platform
+from minidock.containers import status
+from minidock.engine.parts import make_parts, open_rootfs
+from minidock.errors import CorruptObjectError, DriverError, HostError, InvalidReferenceError
+from minidock.model.container import PAUSED, RUNNING
+from minidock.model.digest import is_digest
+from minidock.model.oci import History, ImageConfig
+from minidock.model.reference import Reference, parse_reference
+from minidock.store import files, removal
+from minidock.store.images import Image, Images, tag_name
+from minidock.store.removal import Removal, Use
+from minidock.store.staging import Staging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from minidock.drivers.interface import Driver
+    from minidock.engine.engine import Engine
+    from minidock.store.layout import DataRoot
+
+# What docker's inspect shows of an image's configuration, with what stands for a field that is not there.
+_CONFIG_DEFAULTS: dict[str, Any] = {
+    "User": "",
+    "ExposedPorts": None,
+    "Env": None,
+    "Cmd": None,
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+}
+
+
+class HistoryLine(NamedTuple):
+    """One line of ``history``, the latest first.
+
+    ``id`` is the image's on the first line and empty on the others; ``created`` is RFC 3339 or empty; ``size`` is the
+    bytes of the layer that the step made, 0 where it made none.
+    """
+
+    id: str
+    created: str
+    created_by: str
+    size: int
+    comment: str
+    names: tuple[str, ...] = ()
+
+
+def list_images(engine: Engine) -> list[Image]:
+    """Every image once, the latest stored first; a damaged one says so in ``error``. Raises CorruptObjectError."""
+    return Images(engine.ready()).list()
+
+
+def inspect(engine: Engine, name: str) -> dict[str, Any]:
+    """All that is known of an image, in the shape of docker's inspect. Raises NoSuchImageError, CorruptObjectError."""
+    image = Images(engine.ready()).get(name)
+    references = list(_references(image))
+    raw = image.config.raw
+    return {
+        "Id": image.id,
+        "RepoTags": [reference.familiar() for reference in references],
+        "RepoDigests": sorted({f"{reference.familiar_repository}@{image.manifest_digest}" for reference in references}),
+        "Parent": "",
+        "Comment": _comment(image.config),
+        "Created": image.config.created,
+        "DockerVersion": "",
+        "Author": str(raw.get("author", "")),
+        "Config": {**_CONFIG_DEFAULTS, **image.config.config},
+        "Architecture": image.config.architecture,
+        **({"Variant": raw["variant"]} if raw.get("variant") else {}),
+        "Os": str(raw.get("os", "")),
+        "Size": image.size,
+        "VirtualSize": image.size,
+        "GraphDriver": {"Data": None, "Name": engine.driver or "overlay2"},
+        "RootFS": {"Type": "layers", "Layers": list(image.config.diff_ids)},
+        "Metadata": {"LastTagTime": rfc3339(image.created)},
+    }
+
+
+def history(engine: Engine, name: str) -> list[HistoryLine]:
+    """The steps that made an image, the latest first. Raises NoSuchImageError, CorruptObjectError."""
+    images = Images(engine.ready())
+    image = images.get(name)
+    sizes = [
+        images.layer_size(diff_id, layer)
+        for diff_id, layer in zip(image.config.diff_ids, image.manifest.layers, strict=True)
+    ]
+    steps = list(image.config.history)
+    # An image of another maker may tell less than it has.
+    steps += [History(created=image.config.created)] * (len(sizes) - sum(not step.empty_layer for step in steps))
+    left = iter(sizes)
+    lines = [
+        HistoryLine("", step.created, step.created_by, 0 if step.empty_layer else next(left, 0), step.comment)
+        for step in steps
+    ]
+    if lines:
+        names = tuple(reference.familiar() for reference in _references(image))
+        lines[-1] = lines[-1]._replace(id=image.id, names=names)
+    return lines[::-1]
+
+
+def tag(engine: Engine, source: str, target: str) -> str:
+    """Give an image a further name; returns the full reference.
+
+    Raises NoSuchImageError, InvalidReferenceError for a target that is no name or has a digest.
+    """
+    images = Images(engine.ready())
+    full = tag_name(target)
+    return images.tag(images.get(source), full)
+
+
+def remove(engine: Engine, name: str, *, force: bool = False) -> Sequence[Removal]:
+    """Remove a name of an image, and with the last one (or by ID) the image and what nothing else needs.
+
+    Docker's rules, see ``store.removal``. Raises NoSuchImageError, ConflictError when a container uses it.
+    """
+    root = engine.ready()
+    parts = make_parts(engine)
+
+    # Whatever dead containers left is cleared up before any lock is held.
+    status.list_all(parts)
+
+    def in_use(image_id: str) -> Sequence[Use]:
+        return tuple(
+            Use(record.id, running=state.status in {RUNNING, PAUSED})
+            for record, state in status.list_all(parts)
+            if record.image_id == image_id
+        )
+
+    return removal.remove(
+        Images(root), name, force=force, in_use=in_use, trees=drivers_in_use(root), keep=cached_layers(root)
+    )
+
+
+def import_tar(
+    engine: Engine, source: str | BinaryIO, *, name: str = "", message: str = "", from_text: str = ""
+) -> Image:
+    """Make an image of one layer from a tarball of a root file system: a path, ``-`` for standard input, or a file.
+
+    The tarball may be compressed with gzip, bzip2 or xz. ``name`` is the image's name or empty; ``message`` stands in
+    its history, else where it came from (``from_text``, else the path). Raises ArchiveError, InvalidReferenceError,
+    HostError when the tarball cannot be read.
+    """
+    root = engine.ready()
+    names = [tag_name(name)] if name else []
+    if isinstance(source, str):
+        from_text = from_text or source
+        with _open_source(source) as file:
+            return _import_file(engine, root, file, names, message or f"Imported from {from_text}")
+    return _import_file(engine, root, source, names, message or f"Imported from {from_text or '-'}")
+
+
+def _import_file(engine: Engine, root: DataRoot, file: BinaryIO, names: Sequence[str], comment: str) -> Image:
+    rootfs = open_rootfs(engine)
+    with Staging(root, "import") as staging:
+        layer = rootfs.import_layer(file, staging)
+        created = rfc3339(time.time_ns())
+        config = base_config(created=created)
+        config.raw["rootfs"]["diff_ids"].append(layer.digest)
+        config.raw["history"].append(History(created=created, comment=comment).to_json())
+        return Images(root).commit(config, [layer], names=names)
+
+
+def base_config(*, created: str) -> ImageConfig:
+    """The configuration of an image that is made here from nothing, for this machine's architecture."""
+    _, architecture, variant = [*host_platform().split("/"), ""][:3]
+    config = ImageConfig.new(architecture=architecture)
+    config.raw = {"created": created, **config.raw, **({"variant": variant} if variant else {})}
+    return config
+
+
+def rfc3339(nanoseconds: int) -> str:
+    """A time since the epoch as RFC 3339 in UTC; the fraction is left out where it is zero."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    fraction = f".{rest:09d}" if rest else ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
+
+
+def drivers_in_use(root: DataRoot) -> list[Driver]:
+    """The storage drivers that have layers in this data root, as far as this host can run them."""
+    from minidock.drivers.registry import open_driver
+
+    found = []
+    for name in sorted(os.listdir(root.layers)):
+        try:
+            found.append(open_driver(name, root.layers, root.tmp))
+        except DriverError:
+            continue
+    return found
+
+
+def cached_layers(root: DataRoot) -> Iterator[str]:
+    """The layers that the build cache names. What of the cache cannot be read names none."""
+    try:
+        names = os.listdir(f"{root.cache}/build")
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            diff_id = files.read_json(f"{root.cache}/build/{name}").get("diff_id")
+        except (OSError, CorruptObjectError):
+            continue
+        if isinstance(diff_id, str) and is_digest(diff_id):
+            yield diff_id
+
+
+def _open_source(path: str) -> BinaryIO:
+    try:
+        return open(0, "rb", closefd=False) if path == "-" else open(path, "rb")
+    except OSError as error:
+        raise HostError(f"cannot read the tarball {path}: {error.strerror}") from error
+
+
+def _comment(config: ImageConfig) -> str:
+    steps = config.history
+    return steps[-1].comment if steps else ""
+
+
+def _references(image: Image) -> Iterator[Reference]:
+    """The image's names, but for those of other programs that are no references."""
+    for full in image.names:
+        try:
+            yield parse_reference(full)
+        except InvalidReferenceError:
+            continue

@@ -1,0 +1,59 @@
+"""The verbs that look at containers: ``ps`` and ``logs``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidock.containers import status
+from minidock.engine.listings import ContainerSummary, LogPiece
+from minidock.engine.parts import make_parts
+from minidock.model.container import PAUSED, RUNNING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minidock.engine.engine import Engine
+
+
+def logs(
+    engine: Engine, container: str, *, follow: bool, tail: int, since: int, until: int, timestamps: bool
+) -> Iterator[LogPiece]:
+    """The container is looked for at once, its log is read as the caller asks for pieces."""
+    from minidock.containers import logs as container_logs
+
+    parts = make_parts(engine)
+    record, _ = status.find(parts, container)
+    pieces = container_logs.read(
+        parts.root.container_dir(record.id),
+        tail=tail,
+        since=since,
+        until=until,
+        follow=follow,
+        timestamps=timestamps,
+        running=lambda: status.is_live(parts, record.id),
+    )
+    return (LogPiece(*piece) for piece in pieces)
+
+
+def summaries(engine: Engine, *, all: bool) -> list[ContainerSummary]:  # noqa: A002 - the command's word
+    """The containers, the latest created first."""
+    return [
+        ContainerSummary(
+            id=record.id,
+            name=record.name,
+            image=record.image,
+            image_id=record.image_id,
+            command=record.args,
+            created=record.created,
+            status=state.status,
+            exit_code=state.exit_code,
+            started=state.started,
+            finished=state.finished,
+            labels=dict(record.labels),
+            volumes=tuple(mount.source for mount in record.mounts if mount.type == "volume"),
+            network=record.settings.network,
+            ports=record.exposed_ports if state.status in (RUNNING, PAUSED) else (),
+        )
+        for record, state in status.list_all(make_parts(engine))
+        if all or state.status in (RUNNING, PAUSED)
+    ]

@@ -170,7 +170,12 @@ def test_a_whiteout_under_a_link_deletes_from_layers_only(lab: Any, sentinel: st
     name = os.path.basename(sentinel)
     view = _unpack(
         lab,
-        (("d", DIR, b""), ("d/victim", {}, b""), ("l", _symlink("/d"), b""), ("up", _symlink(f"/../{sentinel}"), b"")),
+        (
+            ("d", DIR, b""),
+            ("d/victim", {}, b""),
+            ("l", _symlink("/d"), b""),
+            ("up", _symlink(f"/../{sentinel}"), b""),
+        ),
         (("l/.wh.victim", {}, b""), (f"up/.wh.{name}", {}, b""), ("up/.wh.shadow", {}, b"")),
     )
     assert "d/victim" not in view

@@ -282,3 +282,18 @@ def test_many_layers_mount(lab: Any) -> None:
         tar, diff_id = _tar(("./", DIR, b""), (f"f{number}", {}, b"x"))
         stack.unpack(tar, diff_id)
     assert len(stack.view()) == count + 1
+
+
+def test_a_deletion_stays_with_the_layers_that_have_its_victim(lab: Any) -> None:
+    """overlayfs lists a whiteout in a directory that merges with nothing: above other layers it must not be there."""
+    stack = lab.stack()
+    stack.edit(lambda root: [os.mkdir(f"{root}/d"), _write(f"{root}/d/victim")])
+    packed = stack.edit(lambda root: os.unlink(f"{root}/d/victim"))
+    assert packed.deletions == 1
+    assert list(stack.view()) == ["", "d"]
+    stack.diff_ids = ()
+    other, other_id = _tar(("./", DIR, b""), ("x", {}, b""))
+    stack.unpack(other, other_id)
+    assert not stack.driver.has((other_id, packed.diff_id))
+    stack.unpack(stack.tars[packed.diff_id], packed.diff_id)
+    assert list(stack.view()) == ["", "d", "x"]

@@ -1,0 +1,135 @@
+"""Compressed archives as plain streams, told apart by content, with a limit on how far they may grow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from minidock.drivers.tar_fields import verify_checksum
+from minidock.drivers.tar_format import BLOCK
+from minidock.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minidock.drivers.tar_format import Reader
+
+    Opened = tuple[Reader, tuple[type[Exception], ...]]
+
+_GZIP = b"\x1f\x8b"
+_BZIP2 = b"BZh"
+_XZ = b"\xfd7zXZ\x00"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_HEAD = 6
+# What a stream may grow to whatever its size, and beyond that, the growth that no honest archive shows.
+_FREE = 1 << 30
+_RATIO = 250
+
+
+class Plain:
+    """The plain bytes of ``stream``, which may be compressed with gzip, bzip2 or xz.
+
+    ``read`` raises ArchiveError for damaged compression, for zstandard, and for a stream that grows beyond reason; the
+    constructor reads the first bytes. Errors of ``stream`` itself pass through.
+    """
+
+    __slots__ = ("_errors", "_grown", "_source", "_stream")
+
+    def __init__(self, stream: Reader) -> None:
+        head = stream.read(_HEAD)
+        while len(head) < _HEAD and (more := stream.read(_HEAD - len(head))):
+            head += more
+        self._source = _Counted(stream, head)
+        self._grown = 0
+        self._errors: tuple[type[Exception], ...] = ()
+        self._stream: Reader = self._source
+        if head.startswith(_ZSTD):
+            raise ArchiveError(
+                "the archive is compressed with zstandard, which cannot be read here",
+                hint="decompress it with zstd -d first",
+            )
+        opener = _opener(head)
+        if opener is not None:
+            self._stream, self._errors = opener(self._source)
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._errors:
+            return self._source.read(size)
+        try:
+            data = self._stream.read(size)
+        except self._errors as error:
+            if self._source.failed:
+                raise
+            raise ArchiveError(f"the archive's compression is damaged: {error}") from error
+        self._grown += len(data)
+        if self._grown > max(_FREE, self._source.count * _RATIO):
+            raise ArchiveError(f"the archive grows to more than {_RATIO} times its size when it is decompressed")
+        return data
+
+
+def is_archive(stream: BinaryIO) -> bool:
+    """Whether a seekable stream is a tar archive, plain or compressed; it is rewound. Raises OSError."""
+    stream.seek(0)
+    try:
+        plain = Plain(stream)
+        block = b""
+        while len(block) < BLOCK and (more := plain.read(BLOCK - len(block))):
+            block += more
+        if len(block) < BLOCK or not any(block):
+            return False
+        verify_checksum(block)
+    except ArchiveError:
+        return False
+    finally:
+        stream.seek(0)
+    return True
+
+
+class _Counted:
+    """A stream with its first bytes put back, and a count of what was taken."""
+
+    __slots__ = ("_head", "_stream", "count", "failed")
+
+    def __init__(self, stream: Reader, head: bytes) -> None:
+        self._stream = stream
+        self._head = head
+        self.count = 0
+        self.failed = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._head and size:
+            data = self._head if size < 0 else self._head[:size]
+            self._head = self._head[len(data) :]
+        else:
+            try:
+                data = self._stream.read(size)
+            except OSError:
+                self.failed = True
+                raise
+        self.count += len(data)
+        return data
+
+
+def _opener(head: bytes) -> Callable[[_Counted], Opened] | None:
+    for magic, opener in ((_GZIP, _gzip), (_BZIP2, _bzip2), (_XZ, _xz)):
+        if head.startswith(magic):
+            return opener
+    return None
+
+
+def _gzip(source: _Counted) -> Opened:
+    import gzip
+    import zlib
+
+    return gzip.GzipFile(fileobj=source), (EOFError, OSError, zlib.error)  # type: ignore[call-overload]
+
+
+def _bzip2(source: _Counted) -> Opened:
+    import bz2
+
+    return bz2.BZ2File(source), (EOFError, OSError, ValueError)  # type: ignore[call-overload]
+
+
+def _xz(source: _Counted) -> Opened:
+    import lzma
+
+    return lzma.LZMAFile(source), (EOFError, lzma.LZMAError)  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""From a writable layer to a layer tarball: one pass that reads, hashes and writes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, BinaryIO
+
+from minidock.drivers import xattrs
+from minidock.drivers.interface import Change, Packed
+from minidock.drivers.tar_format import (
+    BLOCK_DEVICE,
+    CHAR_DEVICE,
+    DIRECTORY,
+    FIFO,
+    LINK,
+    MAX_NAME,
+    NO_XATTRS,
+    REGULAR,
+    SYMLINK,
+    Entry,
+    shorten,
+)
+from minidock.drivers.tar_writer import TarWriter
+from minidock.drivers.walk import SECOND, Found, Walk
+from minidock.drivers.whiteouts import OPAQUE, OPAQUE_XATTR, PREFIX
+from minidock.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Reading must not change the access times of what becomes a layer, nor cost an inode write for each file.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
+_MARKER_MODE = 0o600
+_SPECIAL = {stat.S_IFCHR: CHAR_DEVICE, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIFO, stat.S_IFLNK: SYMLINK}
+
+
+def pack(upper_fd: int, below_fd: int, out: BinaryIO, *, copied: bool) -> Packed:
+    """Write the layer that the writable layer ``upper_fd`` makes above ``below_fd`` to ``out``, and leave the writable
+    layer as unpacking that tar would make it. ``below_fd`` -1 and ``copied`` are as in ``Walk``.
+
+    Raises ArchiveError for what a layer cannot hold, OSError.
+    """
+    writer = TarWriter(out)
+    packer = _Packer(writer)
+    for found in Walk(upper_fd, below_fd, copied=copied, normalise=True):
+        packer.add(found)
+    entries = writer.entries
+    digest = writer.finish()
+    return Packed(digest, writer.size, entries, entries == 0, packer.deletions)
+
+
+def changes(upper_fd: int, below_fd: int, *, copied: bool) -> Iterator[Change]:
+    """What ``docker diff`` tells: A added, C changed (parents of changes, too), D deleted; absolute paths in the order
+    of the walk. The writable layer may be in use. Raises OSError."""
+    for found in Walk(upper_fd, below_fd, copied=copied, normalise=False):
+        if not found.path:
+            continue
+        kind = "D" if found.status is None else "C" if found.beneath else "A"
+        yield Change(kind, f"/{found.path}")
+
+
+class _Packer:
+    __slots__ = ("_links", "_writer", "deletions")
+
+    def __init__(self, writer: TarWriter) -> None:
+        self._writer = writer
+        self._links: dict[tuple[int, int], str] = {}
+        self.deletions = 0
+
+    def add(self, found: Found) -> None:
+        level, name, path, status, _ = found
+        if name.startswith(PREFIX):
+            raise ArchiveError(
+                f"a layer cannot hold the file {shorten(path)}: names that begin with {PREFIX} mark deletions",
+                hint="remove or rename the file",
+            )
+        if len(path) > MAX_NAME // 4 and len(os.fsencode(path)) > MAX_NAME - len(PREFIX):
+            raise ArchiveError(f"a layer cannot hold the file {shorten(path)}: its path is too long")
+        if status is None:
+            self.deletions += 1
+            directory = f"{level.path}/" if level.path else ""
+            self._writer.add(Entry(f"{directory}{PREFIX}{name}", mode=_MARKER_MODE))
+        elif stat.S_ISDIR(status.st_mode):
+            self._add_directory(found, status)
+        else:
+            self._add_other(found, status)
+
+    def _add_directory(self, found: Found, status: os.stat_result) -> None:
+        level = found.level
+        names = xattrs.names_of(level.fd)
+        values = xattrs.values_of(level.fd, names)
+        xattrs.strip(level.fd, names, keep=OPAQUE_XATTR if level.opaque else "")
+        self._writer.add(_entry(found.path, DIRECTORY, status, xattrs=values))
+        if level.opaque:
+            self._writer.add(Entry(f"{found.path}/{OPAQUE}", mode=_MARKER_MODE))
+
+    def _add_other(self, found: Found, status: os.stat_result) -> None:
+        level, name, path, _, _ = found
+        if status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
+            if first is not path:
+                self._writer.add(_entry(path, LINK, status, linkname=first))
+                return
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFREG:
+            self._add_file(level.fd, name, path, status)
+            return
+        if kind == stat.S_IFCHR and status.st_rdev == 0:
+            raise ArchiveError(f"a layer cannot hold the character device 0:0 {shorten(path)}: it marks a deletion")
+        file = f"/proc/self/fd/{level.fd}/{name}"
+        names = xattrs.names_of(file)
+        values = xattrs.values_of(file, names)
+        xattrs.strip(file, names)
+        target = os.readlink(name, dir_fd=level.fd) if kind == stat.S_IFLNK else ""
+        self._writer.add(_entry(path, _SPECIAL[kind], status, linkname=target, xattrs=values))
+
+    def _add_file(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
+        fd = _open(name, dir_fd)
+        try:
+            names = xattrs.names_of(fd)
+            values = None
+            if names:
+                values = xattrs.values_of(fd, names)
+                xattrs.strip(fd, names)
+            entry = _entry(path, REGULAR, status, size=status.st_size, xattrs=values)
+            self._writer.add_file(entry, fd)
+        finally:
+            os.close(fd)
+
+
+def _entry(
+    path: str,
+    kind: bytes,
+    status: os.stat_result,
+    *,
+    size: int = 0,
+    linkname: str = "",
+    xattrs: Mapping[str, bytes] | None = None,
+) -> Entry:
+    device = status.st_rdev if kind in {CHAR_DEVICE, BLOCK_DEVICE} else 0
+    return Entry(
+        path,
+        kind,
+        status.st_mode & 0o7777,
+        status.st_uid,
+        status.st_gid,
+        size,
+        status.st_mtime_ns // SECOND,
+        linkname,
+        os.major(device),
+        os.minor(device),
+        xattrs or NO_XATTRS,
+    )
+
+
+def _open(name: str, dir_fd: int) -> int:
+    try:
+        return os.open(name, _READ, dir_fd=dir_fd)
+    except PermissionError:
+        # O_NOATIME is the owner's and root's alone.
+        return os.open(name, _READ & ~os.O_NOATIME, dir_fd=dir_fd)

@@ -19,8 +19,10 @@ from minidock.errors import (
     MountSpecError,
     NoSuchContainerError,
     NoSuchVolumeError,
+    StoreError,
 )
 from minidock.model.mounts import Mount
+from minidock.store.containers import ContainerStore
 
 
 def test_run_gives_output_of_both_streams_and_the_exit_code(box: Any) -> None:
@@ -205,6 +207,38 @@ def test_remove_of_a_damaged_record(box: Any) -> None:
     (box.folder(record) / "container.json").write_text("{")
     lifecycle.remove(box.parts, record.id)
     assert box.parts.containers.ids() == []
+
+
+def test_a_damaged_container_that_runs_can_be_removed_with_force(box: Any) -> None:
+    record = box.create("sleep", "1000")
+    box.start(record)
+    pid = box.state(record).pid
+    (box.folder(record) / "container.json").write_text("{")
+    with pytest.raises(ConflictError, match="running"):
+        lifecycle.remove(box.parts, record.id)
+    lifecycle.remove(box.parts, record.id, force=True)
+    assert not Path(f"/proc/{pid}").exists()
+    assert os.listdir(box.root.run) == []
+
+
+def test_a_full_disk_at_the_end_still_leaves_the_exit_code(
+    box: Any, fake_launch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ContainerStore.write_state
+
+    def full(store: ContainerStore, container_id: str, state: Any, *, sync: bool) -> None:
+        if state.status == "exited" and (box.folder(record) / "upper").exists():
+            raise StoreError("cannot write: no space left on device")
+        real(store, container_id, state, sync=sync)
+
+    record = box.create("sh", "-c", "exit 6")
+    monkeypatch.setattr(ContainerStore, "write_state", full)
+    running = lifecycle.start(box.parts, record.id, attached=True, launch=fake_launch)
+    assert running is not None
+    assert attach.exit_status(running.connection) == 6
+    lifecycle.finish(running)
+    assert (box.state(record).status, box.state(record).exit_code) == ("exited", 6)
+    assert os.listdir(box.root.run) == []
 
 
 def test_a_failed_start_leaves_the_container_as_it_was(box: Any) -> None:

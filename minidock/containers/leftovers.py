@@ -1,0 +1,137 @@
+"""What a container has outside of its own directory, and how it is found and removed, by its monitor or by anyone.
+
+Everything here is found again without knowing what its maker knew: cgroups by the container's ID in their names, the
+process by PID and start time, the lease by the file ``start.json`` in the run directory, which exists from before the
+first of them is made until after the last of them is gone. Each removal may be repeated and may find nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import TYPE_CHECKING, Any
+
+from minidock.errors import CorruptObjectError
+from minidock.kernel import cgroups, namespaces, process
+from minidock.store import files
+
+if TYPE_CHECKING:
+    from minidock.model.container import State
+    from minidock.store.layout import DataRoot
+
+WRITABLE = ("upper", "work", "tree")
+
+_START = "start.json"
+_KILL = 9
+_DEATH_SECONDS = 10.0
+
+
+def cgroup_of(container_id: str) -> cgroups.Cgroup:
+    """The cgroup that the container's start made, empty-handed where there is none."""
+    paths: dict[str, str] = {}
+    layout = cgroups.detect()
+    mounts = dict(layout.controllers)
+    if layout.unified:
+        mounts[cgroups.UNIFIED] = layout.unified
+    for controller, mount in mounts.items():
+        parent = f"{mount}/{cgroups.PARENT}"
+        try:
+            names = os.listdir(parent)
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith(f"{container_id}-"):
+                paths[controller] = f"{parent}/{name}"
+    return cgroups.open(paths)
+
+
+def write_start(root: DataRoot, container_id: str, *, lease: str = "") -> None:
+    """Record that a start is under way, and its lease. Raises StoreError."""
+    directory = root.container_run_dir(container_id)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(directory, 0o700)
+    files.write_json(f"{directory}/{_START}", {"lease": lease}, sync=False)
+
+
+def has_started(root: DataRoot, container_id: str) -> bool:
+    """True from before a start has made anything until all of it is gone."""
+    return os.path.exists(root.container_run_dir(container_id))
+
+
+def release_lease(root: DataRoot, container_id: str) -> None:
+    """Free the address, unless another container has it by now."""
+    lease = str(_read_start(root, container_id).get("lease", ""))
+    if not lease:
+        return
+    try:
+        owner = files.read_file(lease, limit=65536)
+    except (OSError, CorruptObjectError):
+        return
+    if container_id.encode() in owner:
+        files.unlink_if_there(lease)
+
+
+def remove_run_dir(root: DataRoot, container_id: str) -> None:
+    """The last thing to go: from here on nothing of the start is left."""
+    files.remove_tree(root.container_run_dir(container_id))
+
+
+def kill_processes(state: State, container_id: str) -> None:
+    """Kill what is left of a container whose monitor is dead, wait until it is, and remove its cgroup. Raises OSError.
+
+    The kernel kills a monitor's pid namespace after the monitor's files, and so its lock, are closed.
+    """
+    if state.pid:
+        _kill_process(state.pid, state.start_time)
+    remove_cgroup(container_id)
+
+
+def remove_cgroup(container_id: str) -> None:
+    """Kill whatever is in the container's cgroup and remove it. Raises OSError when something survives."""
+    cgroup = cgroup_of(container_id)
+    if cgroup.paths:
+        if cgroup.processes():
+            cgroup.kill()
+        cgroup.remove()
+
+
+def remove_writable(directory: str) -> None:
+    """Remove the writable layer from a container's directory."""
+    for name in WRITABLE:
+        files.remove_tree(f"{directory}/{name}")
+
+
+def has_writable(directory: str) -> bool:
+    return any(os.path.lexists(f"{directory}/{name}") for name in WRITABLE)
+
+
+def _kill_process(pid: int, start_time: int) -> None:
+    try:
+        pidfd = namespaces.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if process.start_time(pid) != start_time:
+            return
+        process.pidfd_send_signal(pidfd, _KILL)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while not poller.poll(100) and time.monotonic() < deadline:
+            continue
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def _read_start(root: DataRoot, container_id: str) -> dict[str, Any]:
+    try:
+        return files.read_json(f"{root.container_run_dir(container_id)}/{_START}")
+    except (OSError, CorruptObjectError):
+        return {}

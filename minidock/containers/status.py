@@ -1,0 +1,128 @@
+"""The truth about containers, and putting right what a dead monitor left.
+
+A container's lock is held as long as its monitor lives. A record that says running while the lock is free, a run
+directory without an owner, a writable layer of a container at rest, and a ``--rm`` container that has ended are
+leftovers of something that was killed (``monitor``, ``rest``); every command that looks at containers clears them up
+here. Clearing up is idempotent and may be killed at any point: what is left then is a leftover again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from minidock.containers import leftovers, rest
+from minidock.errors import CorruptObjectError, MinidockError, NoSuchContainerError
+from minidock.model.container import EXITED, PAUSED, RUNNING
+from minidock.store import locks
+
+if TYPE_CHECKING:
+    from minidock.containers.parts import Parts
+    from minidock.model.container import Record, State
+
+MONITOR_KILLED = "its monitor was killed"
+RESTARTED = "the host was restarted while it ran"
+_KILLED = 137
+_DEATH_SECONDS = 10.0
+
+
+def list_all(parts: Parts) -> list[tuple[Record, State]]:
+    """Every container with its true state, newest first; leftovers are cleared up on the way.
+
+    Never fails for a container that vanishes or is damaged meanwhile.
+    """
+    found = []
+    for record, state in parts.containers.list():
+        try:
+            truth = _truth(parts, record, state)
+        except (NoSuchContainerError, CorruptObjectError):
+            continue
+        except MinidockError as error:
+            parts.log.warning(f"cannot clear up after container {record.name}: {error}")
+            truth = state
+        if truth is not None:
+            found.append((record, truth))
+    return found
+
+
+def check(parts: Parts, container_id: str) -> tuple[Record, State]:
+    """One container with its true state. Raises NoSuchContainerError, CorruptObjectError."""
+    record = parts.containers.load(container_id)
+    state = _truth(parts, record, parts.containers.state(container_id))
+    if state is None:
+        raise NoSuchContainerError(f"no such container: {record.name}")
+    return record, state
+
+
+def find(parts: Parts, name_or_id: str) -> tuple[Record, State]:
+    """The container of that name, ID or unique prefix, with its true state. Raises NoSuchContainerError."""
+    return check(parts, parts.containers.resolve(name_or_id))
+
+
+def at_rest(parts: Parts, container_id: str) -> tuple[Record, State]:
+    """``check`` for one who knows that the monitor has gone or is going: waits for the last of it, 10 s at most.
+
+    A process that is killed closes its sockets an instant before its lock, or after. Raises NoSuchContainerError.
+    """
+    deadline = time.monotonic() + _DEATH_SECONDS
+    while True:
+        record, state = check(parts, container_id)
+        if state.status not in {RUNNING, PAUSED} or time.monotonic() > deadline:
+            return record, state
+        time.sleep(0.005)
+
+
+def is_live(parts: Parts, container_id: str) -> bool:
+    """True while the container's monitor lives."""
+    try:
+        return locks.is_held(parts.root.container_lock(container_id))
+    except OSError:
+        return False
+
+
+def _truth(parts: Parts, record: Record, state: State) -> State | None:
+    """The state, put right where it is a dead monitor's; None when the container is gone with it."""
+    if not _needs_look(parts, record, state):
+        return state
+    try:
+        lock = locks.try_exclusive(parts.root.container_lock(record.id))
+    except FileNotFoundError:
+        return None
+    if lock is None:
+        # Somebody is at work: a monitor, or another command that clears up. What it has written by now is the truth.
+        return parts.containers.state(record.id)
+    try:
+        return _clear_up(parts, record)
+    finally:
+        os.close(lock)
+
+
+def _needs_look(parts: Parts, record: Record, state: State) -> bool:
+    if state.status in {RUNNING, PAUSED} or leftovers.has_started(parts.root, record.id):
+        return True
+    if state.status != EXITED:
+        return False
+    directory = parts.root.container_dir(record.id)
+    return record.settings.auto_remove or (not record.settings.keep and leftovers.has_writable(directory))
+
+
+def _clear_up(parts: Parts, record: Record) -> State | None:
+    """Under the lock: the state is read again, since its monitor may have ended properly in between."""
+    try:
+        state = parts.containers.state(record.id)
+    except NoSuchContainerError:
+        return None
+    if not _needs_look(parts, record, state):
+        return state
+    was_running = state.status in {RUNNING, PAUSED}
+    same_boot = state.boot_id == parts.root.boot_id()
+    if was_running and same_boot:
+        try:
+            leftovers.kill_processes(state, record.id)
+        except OSError as error:
+            parts.log.warning(f"cannot kill what is left of container {record.name}: {error}")
+    if was_running:
+        state = rest.exited(state, _KILLED, MONITOR_KILLED if same_boot else RESTARTED)
+    rest.come_to_rest(parts, record, state)
+    return None if record.settings.auto_remove else state

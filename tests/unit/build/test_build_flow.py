@@ -290,6 +290,14 @@ def test_triggers_have_the_backslash_as_escape(shop: Any) -> None:
     assert "u=$PATH" in image.config.config["Env"]
 
 
+def test_names_that_are_not_utf8(shop: Any) -> None:
+    (shop.context / os.fsdecode(b"f\xff")).write_text("odd")
+    text = "FROM scratch\nCOPY f* /d/\n"
+    first = shop.build(text)
+    assert os.listdir(os.fsencode(shop.rootfs.tree(first.config.diff_ids) / "d")) == [b"f\xff"]
+    assert shop.build(text).id == first.id
+
+
 def test_stubs_are_handed_on(shop: Any) -> None:
     image = shop.build("FROM scratch\nRUN stub /mountpoint\n")
     assert image.config.diff_ids == ()

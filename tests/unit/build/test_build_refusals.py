@@ -59,6 +59,16 @@ def test_dockerfile_that_cannot_be_read(shop: Any, kind: str) -> None:
     assert caught.value.exit_status == 125
 
 
+@pytest.mark.parametrize("bad", ["\0", "\udcff"])
+def test_text_that_no_environment_can_hold(shop: Any, bad: str) -> None:
+    with pytest.raises(UsageError, match=r"the Dockerfile (is not UTF-8|holds a NUL)"):
+        shop.build(f"FROM scratch\nCOPY a{bad} /\n")
+    with pytest.raises(UsageError, match=r"the build argument 'A' (is not UTF-8|holds a NUL)"):
+        shop.build("FROM scratch\nARG A\n", build_args=[("A", bad)])
+    with pytest.raises(UsageError, match=r"the label 'l' (is not UTF-8|holds a NUL)"):
+        shop.build("FROM scratch\n", labels=[("l", bad)])
+
+
 def test_a_bad_ignore_pattern_names_its_line(shop: Any) -> None:
     (shop.context / ".dockerignore").write_text("fine\n[\n")
     with pytest.raises(DockerfileError, match="syntax error") as caught:

@@ -1,0 +1,96 @@
+"""Where the values of ARG come from: ``--build-arg``, the automatic platform arguments, defaults."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from minidock.dockerfile.expand import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from minidock.dockerfile.instructions import Arg
+
+PROXIES = tuple(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "i686": ("386", ""),
+    "riscv64": ("riscv64", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+}
+_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "arm64/v8": "arm64", "armhf": "arm/v7"}
+
+
+def host_platform() -> str:
+    """``linux/amd64`` and the like: the platform of this machine in OCI's words."""
+    machine = os.uname().machine
+    architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))
+    return "/".join(part for part in ("linux", architecture, variant) if part)
+
+
+def is_host_platform(text: str) -> bool:
+    """Whether ``--platform=text`` means this machine; the operating system may be left out."""
+    system, slash, architecture = text.lower().partition("/")
+    if not slash:
+        system, architecture = ("linux", system) if system != "linux" else ("linux", host_platform()[6:])
+    return f"{system}/{_ALIASES.get(architecture, architecture)}" == host_platform()
+
+
+def automatic(target: str) -> dict[str, str]:
+    """The arguments that are there without being given; a stage sees one after ``ARG NAME``."""
+    platform = host_platform()
+    _, architecture, variant = [*platform.split("/"), ""][:3]
+    parts = {"PLATFORM": platform, "OS": "linux", "ARCH": architecture, "VARIANT": variant, "OSVERSION": ""}
+    values = {f"{side}{name}": value for side in ("TARGET", "BUILD") for name, value in parts.items()}
+    return {**values, "TARGETSTAGE": target or "default"}
+
+
+class Arguments:
+    """The arguments of one build: what was given, and which of it was declared.
+
+    ``given`` are the values of ``--build-arg``; ``scope`` holds the arguments declared before the first FROM and the
+    automatic ones, which FROM lines see and stages may declare.
+    """
+
+    __slots__ = ("_used", "given", "scope")
+
+    def __init__(self, given: Iterable[tuple[str, str]], *, target: str = "") -> None:
+        self.given = dict(given)
+        self._used: set[str] = set(PROXIES)
+        known = automatic(target)
+        self.scope = {name: self.given.get(name, value) for name, value in known.items()}
+        self._used.update(known)
+
+    def declare_global(self, instruction: Arg, *, escape: str) -> None:
+        """An ARG before the first FROM. Raises DockerfileError for a default that cannot be expanded."""
+        for argument in instruction.args:
+            self._used.add(argument.name)
+            if argument.name in self.given:
+                self.scope[argument.name] = self.given[argument.name]
+            elif argument.default is not None:
+                self.scope[argument.name] = expand(argument.default, self.scope, escape=escape)
+
+    def value(self, name: str, default: str | None) -> str | None:
+        """The value that ``ARG name[=default]`` has in a stage, ``default`` being expanded; None if there is none."""
+        self._used.add(name)
+        if name in self.given:
+            return self.given[name]
+        return default if default is not None else self.scope.get(name)
+
+    def proxies(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The given proxy variables that ``env`` does not set: for RUN, and for no key and no history."""
+        return {name: self.given[name] for name in PROXIES if name in self.given and name not in env}
+
+    def unused(self) -> list[str]:
+        """The names of ``--build-arg`` that nothing declared, sorted."""
+        return sorted(self.given.keys() - self._used)

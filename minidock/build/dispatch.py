@@ -1,0 +1,159 @@
+"""Reading the stages that a target needs: refusals first, then each stage's state from its instructions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidock.build.arguments import host_platform, is_host_platform
+from minidock.build.executors.find import executor_of, refusal_of, word_of
+from minidock.build.failures import build_error
+from minidock.build.graph import SCRATCH, copied_from, stage_of
+from minidock.build.state import Base, StageState
+from minidock.build.work import Source
+from minidock.dockerfile.fields import expanded
+from minidock.dockerfile.instructions import Arg, Location, Onbuild
+from minidock.dockerfile.parser import parse_trigger
+from minidock.errors import BuildError, DockerfileError, MinidockError
+from minidock.model.oci import ImageConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from minidock.build.arguments import Arguments
+    from minidock.build.bases import Bases
+    from minidock.build.graph import StageNode
+    from minidock.dockerfile.instructions import Instruction
+    from minidock.dockerfile.parser import Dockerfile
+    from minidock.store.images import Image
+
+
+class Dispatcher:
+    """Makes the states of stages. A stage's base must have its state before."""
+
+    __slots__ = ("_arguments", "_bases", "_dockerfile", "_network", "_nodes", "states")
+
+    def __init__(
+        self,
+        dockerfile: Dockerfile,
+        nodes: Sequence[StageNode],
+        *,
+        arguments: Arguments,
+        bases: Bases,
+        network: str,
+    ) -> None:
+        self._dockerfile = dockerfile
+        self._nodes = nodes
+        self._arguments = arguments
+        self._bases = bases
+        self._network = network
+        self.states: dict[int, StageState] = {}
+
+    def refuse(self, index: int) -> None:
+        """Raise BuildError for whatever in the stage is parsed but not executed, by name and with its line."""
+        node = self._nodes[index]
+        if node.platform and not is_host_platform(node.platform):
+            raise self._refused(
+                node.stage.location, f"FROM --platform={node.platform}", f"this host is {host_platform()}"
+            )
+        for instruction in node.stage.instructions:
+            self._refuse(instruction)
+
+    def _refuse(self, instruction: Instruction) -> None:
+        try:
+            refused = refusal_of(instruction)
+        except DockerfileError as error:
+            raise build_error(self._dockerfile.source, instruction.location, error) from None
+        if refused:
+            raise self._refused(instruction.location, f"{word_of(instruction)} {refused}", "")
+
+    def _refused(self, location: Location, what: str, hint: str) -> BuildError:
+        error = MinidockError(f"{what} is not executed by minidock yet", hint=hint)
+        return build_error(self._dockerfile.source, location, error)
+
+    def needs(self, index: int) -> Iterable[int]:
+        """The stages that a stage needs, those of the triggers in its base image too."""
+        node = self._nodes[index]
+        return {*node.needs, *copied_from(self._dockerfile, index, self._triggers(node))}
+
+    def dispatch(self, index: int) -> StageState:
+        """Apply the triggers of the stage's base and its instructions. Raises BuildError with the place."""
+        node = self._nodes[index]
+        state = self._begin(node)
+        # Stored triggers are written with backslashes, whatever this file's escape character is.
+        state.escape = "\\"
+        self._apply(self._triggers(node), state)
+        state.escape = self._dockerfile.escape
+        self._apply(node.stage.instructions, state)
+        self.states[index] = state
+        return state
+
+    def _apply(self, instructions: Iterable[Instruction], state: StageState) -> None:
+        for instruction in instructions:
+            try:
+                if isinstance(instruction, Arg):
+                    executor_of(instruction).apply(instruction, state)
+                else:
+                    done = expanded(instruction, state.env, escape=state.escape)
+                    executor_of(instruction).apply(done, state)
+            except MinidockError as error:
+                raise build_error(self._dockerfile.source, instruction.location, error) from error
+
+    def _triggers(self, node: StageNode) -> list[Instruction]:
+        """What ONBUILD of the base asks for, at the place of the stage's FROM."""
+        if node.base >= 0:
+            stage = self._nodes[node.base].stage
+            texts = [instruction.text for instruction in stage.instructions if isinstance(instruction, Onbuild)]
+        elif node.reference == SCRATCH:
+            texts = []
+        else:
+            texts = list(self._image(node).config.config.get("OnBuild") or [])
+        location = node.stage.location
+        found: list[Instruction] = []
+        for text in texts:
+            try:
+                trigger = parse_trigger(text)
+            except DockerfileError as error:
+                reason = MinidockError(f"the base's ONBUILD {text!r} cannot be read: {error.message}", hint=error.hint)
+                raise build_error(self._dockerfile.source, location, reason) from None
+            place = Location(location.line, location.end_line, trigger.location.text)
+            trigger = trigger._replace(location=place)
+            self._refuse(trigger)
+            found.append(trigger)
+        return found
+
+    def _image(self, node: StageNode) -> Image:
+        try:
+            return self._bases.get(node.reference)
+        except MinidockError as error:
+            raise build_error(self._dockerfile.source, node.stage.location, error) from error
+
+    def _begin(self, node: StageNode) -> StageState:
+        parent = self.states[node.base] if node.base >= 0 else None
+        if parent is not None:
+            base, config = Base(node.reference, stage=node.base), parent.config.copy()
+        elif node.reference == SCRATCH:
+            base = Base(SCRATCH)
+            config = ImageConfig.new(architecture=host_platform().split("/")[1])
+            config.config["WorkingDir"] = "/"
+        else:
+            image = self._image(node)
+            config = image.config.copy()
+            base = Base(node.reference, image.manifest.layers, config.diff_ids, created=config.created)
+        config.config.pop("OnBuild", None)
+        return StageState(
+            index=node.position,
+            name=node.name,
+            base=base,
+            config=config,
+            arguments=self._arguments,
+            network=self._network,
+            escape=self._dockerfile.escape,
+            find_source=lambda name: self._source(node.position, name),
+            parent=parent,
+        )
+
+    def _source(self, index: int, name: str) -> Source:
+        number = stage_of(self._dockerfile, index, name)
+        if number >= 0:
+            return Source(stage=number, name=f"the stage {name}")
+        return Source(image=self._bases.get(name).config.diff_ids, name=f"the image {name}")

@@ -1,0 +1,27 @@
+"""COPY: files of the context, a stage or an image into the root file system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidock.build.copying import add_copy
+from minidock.build.work import Source
+
+if TYPE_CHECKING:
+    from minidock.build.state import StageState
+    from minidock.dockerfile.instructions import Copy
+
+
+def refusal(instruction: Copy) -> str:
+    """The flag that is not executed, or empty."""
+    if instruction.link:
+        return "--link"
+    if instruction.parents:
+        return "--parents"
+    return f"--exclude={instruction.exclude[0]}" if instruction.exclude else ""
+
+
+def apply(instruction: Copy, stage: StageState) -> None:
+    """Add the step."""
+    source = stage.find_source(instruction.from_) if instruction.from_ else Source()
+    add_copy("COPY", instruction, stage, source, unpack=False)

@@ -1,0 +1,278 @@
+"""What one source of a COPY selects: a list of entries, found by one walk, and the digest of their contents.
+
+The walk only lists; reading comes after, for the digest and once more for the copy. Each time a file is opened it must
+still be what the walk saw, so that a digest never stands for other bytes than those that were copied.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from minidock.build.tree import DIRECTORY_FLAGS, open_real
+from minidock.errors import MinidockError
+
+if TYPE_CHECKING:
+    from minidock.build.tree import SourceTree
+
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+BLOCK = 128 * 1024
+SMALL = 64 * 1024
+
+
+class Entry(NamedTuple):
+    """One file, directory, link or node. ``link`` is a symbolic link's target, else empty."""
+
+    name: str
+    status: os.stat_result
+    link: str = ""
+
+
+class Group(NamedTuple):
+    """A directory of the selection: its path below the selected directory ("" for that itself), what is in it."""
+
+    path: str
+    entries: list[Entry]
+
+
+class Selection:
+    """What a source selects.
+
+    ``path`` is its real path in ``tree``; ``name`` the base name that the Dockerfile gave it. A directory's contents
+    are ``groups``, parents before children; a single file is the only entry of one group whose directory is its parent.
+    ``xattrs`` holds the extended attributes of the entries that have any, by path below the group's root; they are
+    known once the digest is.
+    """
+
+    __slots__ = ("groups", "is_directory", "name", "path", "tree", "xattrs")
+
+    def __init__(self, tree: SourceTree, path: str, name: str, *, is_directory: bool, groups: list[Group]) -> None:
+        self.tree = tree
+        self.path = path
+        self.name = name
+        self.is_directory = is_directory
+        self.groups = groups
+        self.xattrs: dict[str, dict[str, bytes]] = {}
+
+    @property
+    def base(self) -> str:
+        """The path in the tree that the groups' paths are relative to."""
+        return self.path if self.is_directory else os.path.dirname(self.path)
+
+    def open_group(self, group: Group) -> int:
+        """A descriptor of the group's directory in the source tree."""
+        return open_real(self.tree.fd, join(self.base, group.path), DIRECTORY_FLAGS)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it; never of a single file."""
+        return not any(group.entries for group in self.groups)
+
+
+def join(directory: str, name: str) -> str:
+    """``directory/name`` of relative paths, where either may be empty."""
+    return f"{directory}/{name}" if directory and name else directory or name
+
+
+def select(tree: SourceTree, path: str, name: str) -> Selection | None:
+    """What lies at the real path ``path``, ignore rules applied; None if there is nothing or all of it is ignored.
+
+    Sockets are passed over. Raises OSError for what cannot be read.
+    """
+    try:
+        fd = open_real(tree.fd, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        status = os.fstat(fd)
+        link = os.readlink("", dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+    finally:
+        os.close(fd)
+    if stat.S_ISDIR(status.st_mode):
+        found = Selection(tree, path, name, is_directory=True, groups=_walk(tree, path))
+        return None if found.empty and tree.ignored(path) else found
+    if tree.ignored(path) or stat.S_ISSOCK(status.st_mode):
+        return None
+    entry = Entry(os.path.basename(path), status, link)
+    return Selection(tree, path, name, is_directory=False, groups=[Group("", [entry])])
+
+
+def _walk(tree: SourceTree, root: str) -> list[Group]:
+    groups: list[Group] = []
+    ignored: set[str] = set()
+    pending = [""]
+    while pending:
+        path = pending.pop()
+        group, directories = _list(tree, root, path)
+        groups.append(group)
+        if tree.rules is not None:
+            kept: list[Entry] = []
+            for entry in group.entries:
+                full = join(root, join(path, entry.name))
+                if tree.rules.matches(full):
+                    if entry.name not in directories:
+                        continue
+                    if tree.rules.prunes(full):
+                        directories.remove(entry.name)
+                        continue
+                    ignored.add(join(path, entry.name))
+                kept.append(entry)
+            group.entries[:] = kept
+        pending.extend(sorted((join(path, name) for name in directories), reverse=True))
+    return _without_empty(groups, ignored) if ignored else groups
+
+
+def _list(tree: SourceTree, root: str, path: str) -> tuple[Group, set[str]]:
+    fd = open_real(tree.fd, join(root, path), DIRECTORY_FLAGS)
+    entries: list[Entry] = []
+    directories: set[str] = set()
+    try:
+        with os.scandir(fd) as listing:
+            for item in listing:
+                name, status = item.name, item.stat(follow_symlinks=False)
+                kind = stat.S_IFMT(status.st_mode)
+                if kind == stat.S_IFREG:
+                    entries.append(Entry(name, status))
+                elif kind == stat.S_IFDIR:
+                    entries.append(Entry(name, status))
+                    directories.add(name)
+                elif kind == stat.S_IFLNK:
+                    entries.append(Entry(name, status, os.readlink(name, dir_fd=fd)))
+                elif kind != stat.S_IFSOCK:
+                    entries.append(Entry(name, status))
+    finally:
+        os.close(fd)
+    entries.sort()
+    return Group(path, entries), directories
+
+
+def _without_empty(groups: list[Group], ignored: set[str]) -> list[Group]:
+    """Leave out the ignored directories below which nothing was brought back by an exception."""
+    wanted: set[str] = set()
+    for group in reversed(groups):
+        group.entries[:] = [
+            entry for entry in group.entries if (path := join(group.path, entry.name)) not in ignored or path in wanted
+        ]
+        if group.entries:
+            wanted.add(group.path)
+    return [group for group in groups if group.path not in ignored or group.path in wanted]
+
+
+def content_digest(selection: Selection) -> str:
+    """The hexadecimal sha256 over path, type, mode, owner, size, link target, device, extended attributes and content
+    of every entry; never over times. The context's files count as root's, which is what they become.
+
+    Fills ``selection.xattrs``. Raises OSError, or MinidockError if a file changes meanwhile.
+    """
+    digester = _Digester(selection)
+    for group in selection.groups:
+        fd = selection.open_group(group)
+        try:
+            for entry in group.entries:
+                digester.add(fd, entry, join(group.path, entry.name))
+        finally:
+            os.close(fd)
+    return digester.digest.hexdigest()
+
+
+class _Digester:
+    __slots__ = ("block", "digest", "links", "selection")
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self.digest = hashlib.sha256()
+        self.links: dict[tuple[int, int], str] = {}
+        self.block = memoryview(bytearray(BLOCK))
+
+    def add(self, directory: int, entry: Entry, path: str) -> None:
+        status, mode = entry.status, entry.status.st_mode
+        if not stat.S_ISREG(mode):
+            device = status.st_rdev if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else 0
+            shown = stat.S_IFLNK if stat.S_ISLNK(mode) else mode
+            xattrs = read_xattrs(f"/proc/self/fd/{directory}/{entry.name}")
+            self._header(path, shown, status, f"{device} {entry.link}", xattrs)
+            return
+        fd = open_unchanged(entry, directory)
+        try:
+            first = self.links.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
+            linked = "" if first == path else first
+            self._header(path, mode, status, f"{status.st_size} {linked}", read_xattrs(fd))
+            if not linked:
+                self._content(fd, entry)
+        finally:
+            os.close(fd)
+
+    def _header(self, path: str, mode: int, status: os.stat_result, rest: str, xattrs: dict[str, bytes]) -> None:
+        uid, gid = (status.st_uid, status.st_gid) if self.selection.tree.keep_owner else (0, 0)
+        named = os.fsencode(path) if self.selection.is_directory else b""
+        fields = os.fsencode(f"{mode:o} {uid} {gid} {rest}")
+        head = b"%d %d %d\0%b\0%b" % (len(named), len(fields), len(xattrs), named, fields)
+        if xattrs:
+            self.selection.xattrs[path] = xattrs
+            for name, value in sorted(xattrs.items()):
+                head += b"%d %b\0%b" % (len(value), os.fsencode(name), value)
+        self.digest.update(head)
+
+    def _content(self, fd: int, entry: Entry) -> None:
+        size = entry.status.st_size
+        if size <= SMALL:
+            data = os.read(fd, size + 1)
+            if len(data) != size:
+                raise changed(entry)
+            self.digest.update(data)
+            return
+        left = size
+        while left > 0:
+            count = os.readv(fd, [self.block])
+            if count == 0 or count > left:
+                raise changed(entry)
+            self.digest.update(self.block[:count])
+            left -= count
+
+
+def open_unchanged(entry: Entry, directory: int) -> int:
+    """Open a regular file of the walk for reading; raise MinidockError if it is not the same, unchanged file."""
+    try:
+        fd = _open_quietly(entry.name, directory)
+    except FileNotFoundError:
+        raise changed(entry) from None
+    now, then = os.fstat(fd), entry.status
+    if now.st_ino != then.st_ino or now.st_size != then.st_size or now.st_mtime_ns != then.st_mtime_ns:
+        os.close(fd)
+        raise changed(entry)
+    return fd
+
+
+def _open_quietly(name: str, directory: int) -> int:
+    """Open for reading, without a new access time where that is allowed: it would cost a write for each file."""
+    try:
+        return os.open(name, _FILE_FLAGS | os.O_NOATIME, dir_fd=directory)
+    except PermissionError:
+        return os.open(name, _FILE_FLAGS, dir_fd=directory)
+
+
+def changed(entry: Entry) -> MinidockError:
+    """The error for a file that changed between being listed and being copied."""
+    return MinidockError(f"file {entry.name!r} changed while it was being copied", hint="build again")
+
+
+def read_xattrs(target: int | str) -> dict[str, bytes]:
+    """The extended attributes that a copy keeps: ``security.capability``, POSIX ACLs, ``user.`` and ``trusted.`` but
+    not overlayfs' own. ``target`` is an open file, or a path whose last component is not followed."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return {}
+    return {name: os.getxattr(target, name, follow_symlinks=follow) for name in names if _kept(name)} if names else {}
+
+
+def _kept(name: str) -> bool:
+    if name.startswith(("security.", "system.")):
+        return name in ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+    return not name.startswith(("trusted.overlay.", "user.overlay."))

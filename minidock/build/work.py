@@ -1,0 +1,82 @@
+"""What a step has at hand when it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import BinaryIO
+
+    from minidock.build.progress import StepProgress
+    from minidock.build.tree import SourceTree
+    from minidock.model.steps import RootMount
+
+
+class RunResult(Protocol):
+    """How a command ended: its exit status, and the mount points that the runtime made in its root."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def stubs(self) -> tuple[str, ...]: ...
+
+
+class RunStep(Protocol):
+    """Runs one command in a root file system, in the sandbox of a container, to its end."""
+
+    def __call__(
+        self,
+        *,
+        root: RootMount,
+        args: tuple[str, ...],
+        env: tuple[str, ...],
+        workdir: str,
+        user: str,
+        network: str,
+        on_output: Callable[[bytes], None],
+    ) -> RunResult:
+        """Raises ContainerStartError if the command cannot be started."""
+
+
+class Source(NamedTuple):
+    """Where a COPY takes its files from: the context (neither field), a stage of this build, or an image's layers."""
+
+    stage: int = -1
+    image: tuple[str, ...] | None = None
+    name: str = "the build context"
+
+
+class StepWork(Protocol):
+    """The surroundings of one step; the solver's."""
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """The diff IDs that the step stands on, lowest first."""
+
+    @property
+    def progress(self) -> StepProgress: ...
+
+    @property
+    def run(self) -> RunStep: ...
+
+    def mounts(self) -> RootMount:
+        """The writable root file system, to be mounted by the runtime."""
+
+    def open_root(self) -> AbstractContextManager[int]:
+        """The writable root file system as a directory descriptor."""
+
+    def open_source(self, source: Source) -> SourceTree:
+        """The tree that a source is, to be read only; it stays open until the step ends."""
+
+    def source_layers(self, source: Source) -> tuple[str, ...] | None:
+        """The diff IDs of a stage or image; None for the context, which has none."""
+
+    def extract(self, archive: BinaryIO, root: int, directory: str) -> None:
+        """Unpack a plain tar stream into a directory of an open root, never outside of it. ``directory`` is relative
+        and real. Raises ArchiveError, OSError."""
+
+    def scratch(self) -> int:
+        """A new private directory as a descriptor; both are gone when the step ends."""

@@ -1,0 +1,9 @@
+"""``minidock explain``: what a command would do, step by step, without doing it."""
+
+from __future__ import annotations
+
+from minidock.cli.declare import Group
+
+GROUP = Group(
+    "explain", "Print the steps of a command, each with what it is for, without doing them.", {"run": "explain_run"}
+)

@@ -1,0 +1,113 @@
+"""``minidock images``."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from minidock.cli import text, when
+from minidock.cli.declare import Argument, Command, Option
+from minidock.model.reference import parse_reference
+
+if TYPE_CHECKING:
+    from minidock.cli.filters import Filters
+    from minidock.cli.session import Session
+    from minidock.store.images import Image
+
+COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
+FILTERS = ("dangling", "label", "before", "since", "until", "reference")
+NONE = "<none>"
+
+
+def execute(
+    session: Session,
+    *,
+    repository: str | None,
+    all: bool,  # noqa: A002, ARG001 - docker's flag; there are no intermediate images to hide
+    quiet: bool,
+    no_trunc: bool,
+    digests: bool,
+    filter: tuple[str, ...],  # noqa: A002 - the flags' names
+    format: str | None,  # noqa: A002
+) -> int:
+    from minidock.cli.filters import Filters
+    from minidock.cli.table import print_ids, print_list
+
+    filters = Filters(filter, known=FILTERS)
+    rows = list(_rows(_filtered(session, filters), filters, repository, no_trunc=no_trunc))
+    columns = COLUMNS
+    if digests:
+        columns = {"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", **COLUMNS}
+    if quiet and format is None:
+        print_ids(session, dict.fromkeys(row["ID"] for row in rows))
+    else:
+        print_list(session, rows, columns=columns, template=format)
+    return 0
+
+
+def _filtered(session: Session, filters: Filters) -> list[Image]:
+    engine = session.engine
+    images = list(engine.images())
+    created = {image.id: image.created for image in images}
+    latest = [created[engine.image_inspect(name)["Id"]] for name in filters.values("before")]
+    earliest = [created[engine.image_inspect(name)["Id"]] for name in filters.values("since")]
+    until = [when.read_time(value) for value in filters.values("until")]
+    dangling = filters.boolean("dangling")
+    return [
+        image
+        for image in images
+        if (dangling is None or dangling == (not image.names))
+        and filters.labels(image.config.config.get("Labels") or {})
+        and all(image.created < bound for bound in (*latest, *until))
+        and all(image.created > bound for bound in earliest)
+    ]
+
+
+def _rows(images: list[Image], filters: Filters, wanted: str | None, *, no_trunc: bool) -> Iterator[dict[str, Any]]:
+    patterns = filters.values("reference")
+    for image in images:
+        for name in image.names or ("",):
+            repository, tag = _familiar(name)
+            full = f"{repository}:{tag}"
+            if wanted and not _matches(wanted, repository, full):
+                continue
+            if patterns and not any(_matches(pattern, repository, full) for pattern in patterns):
+                continue
+            yield {
+                "Repository": repository,
+                "Tag": tag,
+                "Digest": image.manifest_digest,
+                "ID": image.id if no_trunc else text.short_id(image.id),
+                "CreatedSince": when.ago(image.created),
+                "CreatedAt": when.local_time(image.created),
+                "Size": text.size(image.size),
+            }
+
+
+def _familiar(name: str) -> tuple[str, str]:
+    if not name:
+        return NONE, NONE
+    reference = parse_reference(name)
+    return reference.familiar_repository, reference.tag or NONE
+
+
+def _matches(pattern: str, repository: str, full: str) -> bool:
+    return fnmatch.fnmatchcase(repository, pattern) or fnmatch.fnmatchcase(full, pattern)
+
+
+COMMAND = Command(
+    "images",
+    "List images.",
+    execute,
+    options=(
+        Option(("-a", "--all"), "As without it: minidock keeps no intermediate images."),
+        Option(("-q", "--quiet"), "Print IDs only."),
+        Option(("--no-trunc",), "Print IDs whole."),
+        Option(("--digests",), "Print manifest digests too."),
+        Option(("-f", "--filter"), f"Only those for which it holds: {', '.join(FILTERS)}.", "KEY=VALUE", many=True),
+        Option(("--format",), "json, table TEMPLATE, or a template.", "TEMPLATE"),
+    ),
+    arguments=(Argument("REPOSITORY", optional=True),),
+    not_yet="--tree",
+)

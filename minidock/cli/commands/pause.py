@@ -1,0 +1,22 @@
+"""``minidock pause``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidock.cli.declare import Argument, Command
+
+if TYPE_CHECKING:
+    from minidock.cli.session import Session
+
+
+def execute(session: Session, *, container: tuple[str, ...]) -> int:
+    return session.each(container, session.engine.pause)
+
+
+COMMAND = Command(
+    "pause",
+    "Freeze all processes of running containers.",
+    execute,
+    arguments=(Argument("CONTAINER", many=True),),
+)

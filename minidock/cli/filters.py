@@ -1,0 +1,56 @@
+"""``--filter key=value``: the same key twice means either, different keys mean both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from minidock.errors import UsageError
+
+
+class Filters:
+    """Parsed filters. ``known`` are the keys that the command has; UsageError for any other, and for a text without
+    ``=``."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, texts: Sequence[str], *, known: Sequence[str]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for text in texts:
+            key, equals, value = text.partition("=")
+            negated = key.endswith("!")
+            if not equals:
+                raise UsageError(f"invalid filter {text!r}", hint="the form is KEY=VALUE")
+            if negated or key not in known:
+                raise UsageError(f"invalid filter {text!r}", hint=f"the filters are {', '.join(known)}")
+            self._values.setdefault(key, []).append(value)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def values(self, key: str) -> list[str]:
+        return self._values.get(key, [])
+
+    def matches(self, key: str, *candidates: str) -> bool:
+        """True if the key was not given, or one of its values is among the candidates."""
+        return key not in self._values or any(value in candidates for value in self._values[key])
+
+    def contains(self, key: str, *candidates: str) -> bool:
+        """True if the key was not given, or one of its values is part of one of the candidates."""
+        return key not in self._values or any(v in candidate for v in self._values[key] for candidate in candidates)
+
+    def labels(self, labels: Mapping[str, str]) -> bool:
+        """True if every ``label`` filter, ``NAME`` or ``NAME=VALUE``, holds. All of them must: docker's exception."""
+        for text in self._values.get("label", ()):
+            name, equals, value = text.partition("=")
+            if name not in labels or (equals and labels[name] != value):
+                return False
+        return True
+
+    def boolean(self, key: str) -> bool | None:
+        """The value of a yes-or-no filter, None if it was not given."""
+        values = self._values.get(key)
+        if not values:
+            return None
+        if values[-1] not in ("1", "0", "true", "false"):
+            raise UsageError(f"invalid filter '{key}={values[-1]}'", hint="the value is true or false")
+        return values[-1] in ("1", "true")

@@ -1,0 +1,123 @@
+"""The command ``minidock``: finds the command, runs it, and turns what went wrong into a sentence and a status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from minidock.cli import quick
+from minidock.cli.declare import GLOBAL_OPTIONS, Command, Group, read_values, version_line
+from minidock.cli.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line (that of the process where ``args`` is None) and return its exit status."""
+    line = list(sys.argv[1:] if args is None else args)
+    _tolerate_any_text()
+    try:
+        status = run(line)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_output()
+        return BROKEN_PIPE
+    return status
+
+
+def run(line: list[str]) -> int:
+    """Run a command line; failures are reported and become its status."""
+    try:
+        plain = _read_quickly(line)
+        if plain is not None:
+            return run_command(*plain)
+        from minidock.cli import click_reader
+
+        return click_reader.run(line or ["--help"], load=load, members=command_modules(), run_command=run_command)
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception as error:
+        return _report(error, debug="--debug" in line)
+
+
+def run_command(command: Command, global_values: dict[str, Any], values: dict[str, Any]) -> int:
+    """Run one command that has been read; a failure is reported and becomes the status that the command gives it."""
+    session = Session(global_values)
+    try:
+        return command.execute(session, **read_values(command, values))
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception as error:
+        return _report(error, debug=session.debug, otherwise=command.failure_status)
+
+
+def load(module: str) -> Command | Group:
+    """The declaration in a module of ``cli/commands``."""
+    found = __import__(f"minidock.cli.commands.{module}", fromlist=["COMMAND"])
+    declared: Command | Group = found.GROUP if hasattr(found, "GROUP") else found.COMMAND
+    return declared
+
+
+def command_modules() -> dict[str, str]:
+    """The commands at the top and their modules: the files of ``cli/commands`` whose name joins no words.
+
+    A trailing underscore keeps a module's name apart from Python's own words.
+    """
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "commands")
+    stems = [entry[:-3] for entry in os.listdir(folder) if entry.endswith(".py")]
+    return {stem.rstrip("_"): stem for stem in stems if "_" not in stem.rstrip("_") and stem != "__init__"}
+
+
+def _read_quickly(line: list[str]) -> tuple[Command, dict[str, Any], dict[str, Any]] | None:
+    """The command of a plain command line with the global values and its own; None where click has to read it."""
+    options = quick.read_options(GLOBAL_OPTIONS, line, flags_stop=True)
+    if options is None:
+        return None
+    global_values, rest = options
+    if global_values["version"]:
+        return Command("version", "", _print_version), global_values, {}
+    declared: Command | Group = Group("minidock", "", command_modules())
+    while isinstance(declared, Group):
+        if not rest or rest[0] not in declared.members:
+            return None
+        declared, rest = load(declared.members[rest[0]]), rest[1:]
+    values = quick.read(declared, rest)
+    return None if values is None else (declared, global_values, values)
+
+
+def _print_version(session: Session) -> int:
+    session.print(version_line())
+    return 0
+
+
+def _report(error: Exception, *, debug: bool, otherwise: int = 1) -> int:
+    from minidock.cli.report import report
+
+    sys.stdout.flush()
+    status = report(error, debug=debug)
+    return otherwise if status == 1 else status
+
+
+def _tolerate_any_text() -> None:
+    """Names of files and volumes need not be valid text: print them escaped rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence_output() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush meets no closed pipe."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

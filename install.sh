@@ -81,7 +81,7 @@ install_program() {
     build=$(mktemp -d)
     # setuptools writes beside the source, so it gets a copy.
     cp -r "$HERE/minidock" "$HERE/pyproject.toml" "$HERE/README.md" "$build/"
-    if ! "$PREFIX/bin/pip" --quiet install --disable-pip-version-check --upgrade "$build"; then
+    if ! "$PREFIX/bin/pip" --quiet install --disable-pip-version-check --use-pep517 --upgrade "$build"; then
         rm -rf "$build"
         die "the Python packages could not be installed" "is PyPI reachable? see the message above"
     fi
@@ -111,7 +111,7 @@ TEXT
 
 install_data() {
     say "data root $ROOT and a base image"
-    "$COMMAND" info >/dev/null
+    "$COMMAND" info >/dev/null 2>&1
     "$COMMAND" image bootstrap busybox
     note "$ROOT/images      an OCI image layout: every image and its layers"
     note "$ROOT/layers      layers as directories, ready to be mounted"

@@ -38,6 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 class Minidock:
     """The installed command on one data root. Calls return the finished process with text streams."""
 
+    command = str(COMMAND)
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "MINIDOCK_CONFIG": "/dev/null"}
@@ -52,7 +54,7 @@ class Minidock:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``minidock ARGUMENTS``; ``status`` is the expected exit status, None for any."""
         done = subprocess.run(
-            [str(COMMAND), *map(str, arguments)],
+            [self.command, *map(str, arguments)],
             env=self.environment,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
@@ -74,7 +76,7 @@ class Minidock:
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
         }
-        return subprocess.Popen([str(COMMAND), *map(str, arguments)], env=self.environment, **(defaults | options))
+        return subprocess.Popen([self.command, *map(str, arguments)], env=self.environment, **(defaults | options))
 
     def out(self, *arguments: str | Path, **options: Any) -> str:
         """Standard output of a successful call, without the last newline."""

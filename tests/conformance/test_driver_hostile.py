@@ -188,7 +188,13 @@ def test_files_are_no_directories(lab: Any, sentinel: str) -> None:
 
 
 def test_the_last_of_several_wins(lab: Any, sentinel: str) -> None:
-    flips = [("x", {}, b"1"), ("x", DIR, b""), ("x/y", {}, b"2"), ("x", _symlink("z"), b""), ("x", {"mode": 0o600}, b"3")]
+    flips = [
+        ("x", {}, b"1"),
+        ("x", DIR, b""),
+        ("x/y", {}, b"2"),
+        ("x", _symlink("z"), b""),
+        ("x", {"mode": 0o600}, b"3"),
+    ]
     view = _unpack(lab, tuple(flips))
     assert sorted(view) == ["", "x"]
     assert (view["x"][0] & 0o7777, view["x"][5]) == (0o600, b"3")

@@ -234,7 +234,9 @@ def test_removal(lab: Any) -> None:
 
 def test_changes_as_diff_tells_them(lab: Any) -> None:
     stack = lab.stack()
-    stack.edit(lambda root: [os.mkdir(f"{root}/d"), _write(f"{root}/d/old"), _write(f"{root}/d/del"), _write(f"{root}/e")])
+    stack.edit(
+        lambda root: [os.mkdir(f"{root}/d"), _write(f"{root}/d/old"), _write(f"{root}/d/del"), _write(f"{root}/e")]
+    )
     writable = stack.prepared()
     with stack.mounted(writable) as root:
         _write(f"{root}/d/new")

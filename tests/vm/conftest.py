@@ -54,7 +54,16 @@ rm -r kernel linux-image-*.deb
 """
 # Parts of the virtual environment that only the static checks use, and folders that hold no source.
 IGNORED = shutil.ignore_patterns(
-    ".git", "mypy*", "*__mypyc*", "ruff*", "ast_serialize*", "librt*", "pip*", ".mypy_cache", ".ruff_cache", ".hypothesis"
+    ".git",
+    "mypy*",
+    "*__mypyc*",
+    "ruff*",
+    "ast_serialize*",
+    "librt*",
+    "pip*",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".hypothesis",
 )
 # The guest's python of bookworm is 3.11, and the virtual environment is this machine's.
 PYTHON = (3, 11)
@@ -166,9 +175,10 @@ def qemu_command(base: Base, sources: Path, results: Path) -> list[str]:
 
 def boot(command: list[str], console: Path) -> None:
     """Run the machine until it powers itself off, or the time is over. Its console goes to a file."""
-    with console.open("wb") as output, subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-    ) as machine:
+    with (
+        console.open("wb") as output,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT) as machine,
+    ):
         try:
             machine.wait(GUEST_SECONDS + BOOT_SECONDS)
         except subprocess.TimeoutExpired:

@@ -88,7 +88,7 @@ def modules() -> list[Module]:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts == ("__init__",) or parts == ("__main__",):
+        if parts in {("__init__",), ("__main__",)}:
             continue
         found.append(Module(path, ".".join(parts), parts[0], ast.parse(path.read_text(encoding="utf-8"))))
     return found

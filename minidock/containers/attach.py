@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SOCKET = "attach"
 DETACH_KEYS = b"\x10\x11"
+# What a person presses or sends to end a command: held back between a start and the moment it can be passed on.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 # Freezing a large container takes its time.
 REPLY_SECONDS = 15.0
@@ -278,6 +280,7 @@ class Session:
                 stack.enter_context(_handling({signal.SIGWINCH: lambda *_: self._send_size(size_fd)}))
             if self.proxy:
                 stack.enter_context(_handling(dict.fromkeys(_forwarded(), self._forward)))
+            release_signals()
             yield
 
     def _size_fd(self) -> int:
@@ -291,6 +294,16 @@ class Session:
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         self._send(frames.frame(frames.REQUEST, f"signal {number}".encode()))
+
+
+def hold_signals() -> None:
+    """Hold back what would end the caller, until ``release_signals``."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+
+
+def release_signals() -> None:
+    """Let what was held back through; nothing changes where nothing is."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
 @contextlib.contextmanager

@@ -46,6 +46,7 @@ class Running(NamedTuple):
         self.monitor.close()
         if self.connection >= 0:
             os.close(self.connection)
+            attach.release_signals()
 
 
 def start(
@@ -59,8 +60,10 @@ def start(
     """Start a container: returns when its command has been executed, or None when it is running already.
 
     The caller has one thread; a child of it becomes the monitor. With ``attached`` the result holds a connection that
-    gets every byte of output from the first on, and whose end of input ends the container's. Raises ContainerStartError
-    (125) or its kin (126, 127) and what else keeps a container from starting; the container is then as it was.
+    gets every byte of output from the first on, and whose end of input ends the container's. SIGINT and its kin are
+    then held back from the monitor's birth until an ``attach.Session`` passes them on or the result is closed, so that
+    none is lost in between. Raises ContainerStartError (125) or its kin (126, 127) and what else keeps a container from
+    starting; the container is then as it was.
     """
     import _socket
 
@@ -79,6 +82,8 @@ def start(
             ours, theirs = (end.detach() for end in pair)
         order = monitor.Order(write_end, theirs, winsize, launch or launching.launch)
         child = process.spawn(lambda: monitor.run(parts, container_id, order), flags=namespaces.CLONE_NEWPID)
+        if attached:
+            attach.hold_signals()
         os.close(write_end)
         write_end = -1
         failure = _read_answer(read_end, record)
@@ -92,6 +97,8 @@ def start(
         for fd in (read_end, write_end, theirs, ours):
             if fd >= 0:
                 os.close(fd)
+        if ours >= 0:
+            attach.release_signals()
 
 
 def finish(running: Running) -> None:

@@ -33,6 +33,7 @@ LEFT_OUT = ("doc", "man", "locale", "info")
 # soon as the first disk is there.
 STUB = """\
 #!/bin/sh
+mount -t devtmpfs devtmpfs /dev
 until [ -b /dev/nvme0n3 ]; do sleep 0.05; done
 mkdir -p "$minidock_repository"
 mount -t ext4 /dev/nvme0n2 "$minidock_repository"

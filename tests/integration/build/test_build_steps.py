@@ -222,6 +222,12 @@ def test_copy_of_a_stage_is_found_by_content(overlay_shop: Any) -> None:
     assert "[stage-1 3/3] RUN date +%N" in overlay_shop.steps("CACHED")
 
 
+def test_owner_in_a_stage_is_part_of_the_content(shop: Any) -> None:
+    text = "FROM busybox AS one\nRUN touch -d @1 /f; chown {} /f\nFROM scratch\nCOPY --from=one /f /\n"
+    assert shop.tree(shop.build(text.format("55:66")))["f"][2:] == (55, 66)
+    assert shop.tree(shop.build(text.format("77:88")))["f"][2:] == (77, 88)
+
+
 def test_a_layer_is_adopted_not_built(overlay_shop: Any) -> None:
     overlay_shop.build("FROM busybox\nRUN echo x > /f\n", tags=["one"])
     blobs = set(Blobs(overlay_shop.root).all())

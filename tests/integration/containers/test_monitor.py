@@ -21,6 +21,7 @@ from minidock.errors import (
     NoSuchVolumeError,
     StoreError,
 )
+from minidock.kernel import process
 from minidock.model.mounts import Mount
 from minidock.store.containers import ContainerStore
 
@@ -302,6 +303,31 @@ def test_a_missing_volume_of_mount_is_refused_before_any_side_effect(box: Any, t
     assert not (tmp_path / "b").exists()
     box.parts.volumes.create("absent")
     box.create("true", mounts=mounts)
+
+
+def test_a_signal_during_the_start_reaches_the_container(box: Any, fake_launch: Any, wait_until: Any) -> None:
+    def slow(request: Any) -> Any:
+        (box.folder(record) / "starting").touch()
+        time.sleep(0.3)
+        return fake_launch(request)
+
+    def start_and_follow() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        running = lifecycle.start(box.parts, record.id, attached=True, launch=slow)
+        assert running is not None
+        outcome = attach.Session(running.connection, stdin=-1, stdout=-1, stderr=-1, terminal=False).run()
+        return outcome.status or 0
+
+    # Until the shell has set its trap the first process of a pid namespace ignores the signal, so it is sent twice.
+    record = box.create("sh", "-c", "trap 'exit 7' INT; while :; do sleep 0.01; done")
+    with process.spawn(start_and_follow) as starter:
+        wait_until((box.folder(record) / "starting").exists)
+        process.pidfd_send_signal(starter.pidfd, signal.SIGINT)
+        wait_until(lambda: box.state(record).status == "running")
+        time.sleep(0.3)
+        process.pidfd_send_signal(starter.pidfd, signal.SIGINT)
+        assert starter.wait() == 7
+    assert box.state(record).exit_code == 7
 
 
 def test_logs_follow_ends_with_the_container(box: Any) -> None:

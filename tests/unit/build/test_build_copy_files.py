@@ -67,6 +67,10 @@ def test_real_path_stays_inside(sides: Sides) -> None:
     os.symlink("/d/f", sides.source / "absolute")
     os.symlink("../../../d", sides.source / "d/up")
     os.symlink("up", sides.source / "d/again")
+    os.symlink("/top", sides.source / "d/deep")
+    (sides.source / "top").write_text("right")
+    (sides.source / "d/top").write_text("wrong")
+    assert real_path(sides.source_fd, "d/deep") == "top"
     assert real_path(sides.source_fd, "absolute") == "d/f"
     assert real_path(sides.source_fd, "d/again/f") == "d/f"
     assert real_path(sides.source_fd, "../.././/../d/..") == ""
@@ -306,6 +310,21 @@ def test_change_during_the_build_is_an_error(sides: Sides) -> None:
     (sides.source / "f").write_text("longer")
     with pytest.raises(MinidockError, match="'f' changed while"):
         content_digest(selection)
+
+
+def test_change_between_digest_and_copy_is_an_error(sides: Sides) -> None:
+    (sides.source / "f").write_text("one")
+    selection = select(sides.tree(), "f", "f")
+    assert selection is not None
+    content_digest(selection)
+    (sides.source / "f").write_text("two")
+    os.utime(sides.source / "f", ns=(5, 5))
+    target = open_target(sides.root_fd, "/", "f", Look(ME))
+    try:
+        with pytest.raises(MinidockError, match="'f' changed while"):
+            Writer(selection, target, Look(ME)).write()
+    finally:
+        os.close(target.fd)
 
 
 def test_a_link_put_in_place_of_a_file_is_not_read(sides: Sides, tmp_path: Path) -> None:

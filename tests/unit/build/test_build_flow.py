@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import Any
 
 import pytest
@@ -43,6 +44,11 @@ def test_every_line_has_its_history(shop: Any) -> None:
         ("HEALTHCHECK --retries=2 CMD true", True),
     ]
     assert sum(not empty for _, empty in history(image)) == len(image.config.diff_ids) == 3
+    times = [entry.created for entry in image.config.history]
+    assert times == sorted(times)
+    assert len(set(times)) == 4, "a line without a step has the time of the step before it, or of the first"
+    assert times[0] == times[1] == times[3]
+    assert image.config.created == times[-1]
     config = image.config.config
     assert config["Env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "x=1", "y=1"]
     assert config["Labels"] == {"k": "v w"}
@@ -160,6 +166,14 @@ def test_copy_from_stage_is_keyed_by_content(shop: Any) -> None:
     assert "[stage-1 1/1] COPY --from=one /out /" in shop.spy.ends("cached")
     shop.build(text.format("RUN write /other X\n"))
     assert shop.spy.runs == []
+
+
+def test_copy_found_by_content_is_found_by_its_stage_the_next_time(shop: Any) -> None:
+    text = "FROM scratch AS one\n{}RUN write /out O\nFROM scratch\nCOPY --from=one /out /\n"
+    shop.build(text.format(""))
+    second = shop.build(text.format("RUN write /other X\n"))
+    shutil.rmtree(shop.rootfs.directory)
+    assert shop.build(text.format("RUN write /other X\n")).id == second.id, "no file had to be looked at"
 
 
 def test_copy_from_an_image_and_a_number(shop: Any) -> None:

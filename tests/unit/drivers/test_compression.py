@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+from collections.abc import Callable
+
+import pytest
+
+from minidock.drivers import compression
+from minidock.drivers.compression import Plain, is_archive
+from minidock.errors import ArchiveError
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+def _tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("x"))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("data", [b"", b"abc", b"hello world" * 9999])
+def test_every_form_is_read(form: str, data: bytes) -> None:
+    stream = Plain(io.BytesIO(FORMS[form](data)))
+    assert stream.read(3) == data[:3]
+    assert stream.read(5) + stream.read() == data[3:]
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2", "xz"])
+def test_members_follow_each_other(form: str) -> None:
+    assert Plain(io.BytesIO(FORMS[form](b"one") + FORMS[form](b"two"))).read() == b"onetwo"
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2", "xz"])
+def test_damage_is_an_archive_error(form: str) -> None:
+    whole = FORMS[form](bytes(range(256)) * 100)
+    for damaged in (whole[: len(whole) // 2], whole[:8] + b"\xff" * 40 + whole[48:], whole[:6] + b"rubbish" * 20):
+        with pytest.raises(ArchiveError, match="compression is damaged"):
+            Plain(io.BytesIO(damaged)).read()
+
+
+def test_zstandard_is_named() -> None:
+    with pytest.raises(ArchiveError, match="zstandard"):
+        Plain(io.BytesIO(b"\x28\xb5\x2f\xfd" + bytes(20)))
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2", "xz"])
+def test_a_bomb_is_stopped(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "_FREE", 1 << 20)
+    stream = Plain(io.BytesIO(FORMS[form](bytes(40 << 20))))
+    grown = 0
+    with pytest.raises(ArchiveError, match="grows to more than 250 times"):
+        while data := stream.read(1 << 16):
+            grown += len(data)
+    assert grown <= 250 * (128 << 10) + (1 << 20)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_archives_are_known_by_content(form: str) -> None:
+    stream = io.BytesIO(FORMS[form](_tar()))
+    assert is_archive(stream)
+    assert stream.tell() == 0
+    assert not is_archive(io.BytesIO(FORMS[form](b"#!/bin/sh\n" * 100)))
+    assert not is_archive(io.BytesIO(FORMS[form](bytes(2048))))
+
+
+def test_what_is_no_archive() -> None:
+    for data in (b"", b"x", b"\x1f\x8b", b"\x28\xb5\x2f\xfd" * 200, b"\x1f\x8b" + b"x" * 600):
+        assert not is_archive(io.BytesIO(data))
+
+
+def test_errors_of_the_stream_itself_pass() -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 5:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    stream = Plain(Broken(gzip.compress(b"x" * 100)))
+    with pytest.raises(OSError, match="Input/output error"):
+        stream.read()
+
+
+def test_a_stream_in_small_pieces() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(1)
+
+    assert b"".join(iter(lambda stream=Plain(Slow(gzip.compress(b"abc"))): stream.read(2), b"")) == b"abc"

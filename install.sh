@@ -138,7 +138,7 @@ uninstall() {
         running=$("$COMMAND" ps -q 2>/dev/null || true)
         # shellcheck disable=SC2086 # one word for each container
         [ -z "$running" ] || "$COMMAND" stop -t 3 $running >/dev/null || true
-        "$COMMAND" system uninstall-network 2>/dev/null || true
+        "$COMMAND" system teardown || true
     fi
     say "removing $PREFIX and $COMMAND"
     rm -rf "$PREFIX"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,6 +17,7 @@ from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from hashlib import _Hash as Hash
 
     from minidock.drivers.compression import Plain
     from minidock.drivers.interface import Change, Driver
@@ -56,10 +56,13 @@ class Rootfs:
         with _explained("make the writable layer"):
             self.driver.prepare(diff_ids, writable_dir)
 
-    def mounts(self, diff_ids: Sequence[str], writable_dir: str | None) -> RootMount:
-        """What to mount as the root: the layers and the writable one above; read-only without it."""
+    def mounts(self, diff_ids: Sequence[str], writable_dir: str | None, *, durable: bool = False) -> RootMount:
+        """What to mount as the root: the layers and the writable one above; read-only without it.
+
+        ``durable`` is as in ``Driver.mounts``.
+        """
         with _explained("find the layers"):
-            return self.driver.mounts(diff_ids, writable_dir)
+            return self.driver.mounts(diff_ids, writable_dir, durable=durable)
 
     @contextmanager
     def open_root(self, diff_ids: Sequence[str], writable_dir: str | None) -> Iterator[int]:
@@ -173,7 +176,7 @@ class _Verified:
     def __init__(self, stream: BinaryIO, digest: str) -> None:
         self._stream = stream
         self._digest = digest
-        self._hash = hashlib.sha256()
+        self._hash = _sha256()
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._stream.read(size)
@@ -191,7 +194,7 @@ class _Tee:
     def __init__(self, stream: Plain, out: BinaryIO) -> None:
         self._stream = stream
         self._out = out
-        self._hash = hashlib.sha256()
+        self._hash = _sha256()
         self.size = 0
 
     @property
@@ -206,10 +209,17 @@ class _Tee:
         return data
 
 
+def _sha256() -> Hash:
+    """hashlib's, imported when something is hashed: it loads OpenSSL, which `run` has no use for."""
+    import hashlib
+
+    return hashlib.sha256()
+
+
 def _open_mount(root: RootMount) -> int:
     """A detached mount of a root file system."""
     if isinstance(root, OverlayMount):
-        return mount.overlay(root.lowers, upper=root.upper, work=root.work)
+        return mount.overlay(root.lowers, upper=root.upper, work=root.work, volatile=root.volatile)
     if root.read_only:
         return mount.overlay([root.path])
     return mount.open_tree(root.path)

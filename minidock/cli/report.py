@@ -1,4 +1,5 @@
-"""Failures on standard error: one sentence, what to do next, and never a traceback unless ``--debug`` asks for it."""
+"""Failures on standard error: one sentence, what to do next, and a traceback only for what
+nobody foresaw, where ``--debug`` asks for it."""
 
 from __future__ import annotations
 
@@ -16,17 +17,15 @@ def report(error: BaseException, *, debug: bool) -> int:
         _line(f"minidock: {error.message}")
         if error.hint:
             _line(error.hint)
-        status = error.exit_status
-    else:
-        _line(f"minidock: {_unexpected(error)}")
-        if not debug:
-            _line("run the command again with 'minidock --debug ...' for the details")
-        status = 1
+        return error.exit_status
+    _line(f"minidock: {_unexpected(error)}")
     if debug:
         import traceback
 
         traceback.print_exception(error)
-    return status
+    else:
+        _line("run the command again with 'minidock --debug ...' for the details")
+    return 1
 
 
 def _unexpected(error: BaseException) -> str:

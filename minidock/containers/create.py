@@ -6,7 +6,8 @@ Everything that can be refused is refused before anything is made. Then, in this
    ``volumes-pending``) and appears by one rename - killed before: staging that the next sweep removes;
 2. missing volumes are made and empty ones filled from the image; then the mark is removed - killed here: a created
    container that names all its volumes and bears the mark. ``start`` does step 2 again, ``rm`` removes the container
-   with the anonymous volumes that there are; none is left that no record names.
+   with the anonymous volumes that there are; none is left that no record names. One that ``run --rm`` was about to
+   start is removed by the next command that looks (``claim``).
 
 When a step fails, the record and the anonymous volumes are removed again; a named volume that was made stays, as with a
 container that was created and removed.
@@ -21,14 +22,17 @@ from typing import TYPE_CHECKING
 from minidock.containers import merge, rest
 from minidock.containers.launching import NETWORKS, unknown_network
 from minidock.errors import MountSpecError, NoSuchVolumeError
+from minidock.model.capabilities import ALL, effective_set
 from minidock.model.container import Record, State
 from minidock.model.names import check_name
+from minidock.model.spec import security_options
 from minidock.store.containers import new_id
 from minidock.store.files import unlink_if_there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minidock.containers.claim import Claim
     from minidock.containers.parts import Parts
     from minidock.model.container import Settings
     from minidock.model.mounts import Mount
@@ -41,10 +45,19 @@ _LEFT = "brave calm clever eager fond gifted happy keen kind lucid merry modest 
 _RIGHT = "babbage bohr curie darwin dijkstra einstein euler fermi galileo gauss hopper kepler lovelace noether turing"
 
 
-def create(settings: Settings, *, image_id: str, config: ImageConfig, driver: str, parts: Parts) -> Record:
+def create(
+    settings: Settings,
+    *,
+    image_id: str,
+    config: ImageConfig,
+    driver: str,
+    parts: Parts,
+    claim: Claim | None = None,
+) -> Record:
     """Make a container from an image's configuration; it is ready for ``start``.
 
-    ``image_id`` is the configuration's digest, ``driver`` the storage driver's name. Raises UsageError,
+    ``image_id`` is the configuration's digest, ``driver`` the storage driver's name; ``claim`` is for a caller that
+    starts the container itself, so that nothing of a ``--rm`` one is left when it is killed before. Raises UsageError,
     NoSuchVolumeError (exit status 125) and MountSpecError before any side effect, ConflictError for a name that is
     taken, StoreError.
     """
@@ -56,6 +69,8 @@ def create(settings: Settings, *, image_id: str, config: ImageConfig, driver: st
 
     def fill(directory: str) -> None:
         rootfs.prepare(record.diff_ids, directory)
+        if claim is not None and settings.auto_remove:
+            claim.take(directory)
         if any(mount.type == "volume" for mount in record.mounts):
             os.close(os.open(f"{directory}/{PENDING}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
@@ -75,8 +90,7 @@ def plan_record(
 
     Raises UsageError and MountSpecError.
     """
-    if settings.network not in NETWORKS:
-        raise unknown_network(settings.network)
+    _check_walls(settings)
     container_id = container_id or new_id()
     name = check_name(settings.name, kind="container") if settings.name else random_name()
     mounts = tuple(
@@ -104,6 +118,14 @@ def plan_record(
         stop_signal=merge.merge_stop_signal(settings, config),
         settings=settings,
     )
+
+
+def _check_walls(settings: Settings) -> None:
+    """Refuse at once what the start would refuse: names of networks, capabilities and security options."""
+    if settings.network not in NETWORKS:
+        raise unknown_network(settings.network)
+    security_options(settings.security_opt)
+    effective_set(add=settings.cap_add, drop=settings.cap_drop, available=frozenset(ALL))
 
 
 def random_name() -> str:

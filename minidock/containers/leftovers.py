@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 WRITABLE = ("upper", "work", "tree")
 
 _START = "start.json"
+_LEASES = "/run/minidock/net"
 _KILL = 9
+_PF_EXITING = 4
 _DEATH_SECONDS = 10.0
 
 
@@ -46,8 +48,8 @@ def cgroup_of(container_id: str) -> cgroups.Cgroup:
     return cgroups.open(paths)
 
 
-def write_start(root: DataRoot, container_id: str, *, lease: str = "") -> None:
-    """Record that a start is under way, and its lease. Raises StoreError."""
+def write_start(root: DataRoot, container_id: str, *, lease: str | None) -> None:
+    """Record that a start is under way, and its lease: "" for none, None while that is not known. Raises StoreError."""
     directory = root.container_run_dir(container_id)
     try:
         os.mkdir(directory, 0o700)
@@ -65,15 +67,18 @@ def has_started(root: DataRoot, container_id: str) -> bool:
 
 def release_lease(root: DataRoot, container_id: str) -> None:
     """Free the address, unless another container has it by now."""
-    lease = str(_read_start(root, container_id).get("lease", ""))
-    if not lease:
+    recorded = _read_start(root, container_id)
+    if not recorded:
         return
-    try:
-        owner = files.read_file(lease, limit=65536)
-    except (OSError, CorruptObjectError):
-        return
-    if container_id.encode() in owner:
-        files.unlink_if_there(lease)
+    lease = recorded.get("lease")
+    # A start that was killed between taking its lease and recording it is found by its name in the lease.
+    for path in _all_leases() if lease is None else [str(lease)] if lease else []:
+        try:
+            owner = files.read_file(path, limit=65536)
+        except (OSError, CorruptObjectError):
+            continue
+        if container_id.encode() in owner:
+            files.unlink_if_there(path)
 
 
 def remove_run_dir(root: DataRoot, container_id: str) -> None:
@@ -86,9 +91,13 @@ def kill_processes(state: State, container_id: str) -> None:
 
     The kernel kills a monitor's pid namespace after the monitor's files, and so its lock, are closed.
     """
+    cgroup = cgroup_of(container_id)
+    if cgroup.paths:
+        # First, since a frozen process of cgroup v1 dies only once it has been let go on.
+        cgroup.kill()
     if state.pid:
         _kill_process(state.pid, state.start_time)
-    remove_cgroup(container_id)
+    cgroup.remove()
 
 
 def remove_cgroup(container_id: str) -> None:
@@ -100,6 +109,16 @@ def remove_cgroup(container_id: str) -> None:
         cgroup.remove()
 
 
+def is_dying(pid: int) -> bool:
+    """True when the process has gone or is on its way out (PF_EXITING in field 9 of /proc/PID/stat, proc(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return bool(int(text[text.rindex(b")") + 2 :].split()[6]) & _PF_EXITING)
+
+
 def remove_writable(directory: str) -> None:
     """Remove the writable layer from a container's directory."""
     for name in WRITABLE:
@@ -108,6 +127,14 @@ def remove_writable(directory: str) -> None:
 
 def has_writable(directory: str) -> bool:
     return any(os.path.lexists(f"{directory}/{name}") for name in WRITABLE)
+
+
+def _all_leases() -> list[str]:
+    try:
+        bridges = [entry.path for entry in os.scandir(_LEASES) if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    return [f"{bridge}/{name}" for bridge in bridges for name in os.listdir(bridge)]
 
 
 def _kill_process(pid: int, start_time: int) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import select
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +19,6 @@ from minidock.containers.signals import parse_signal
 from minidock.errors import ConflictError, ContainerStartError, CorruptObjectError, NoSuchContainerError
 from minidock.kernel import namespaces, process
 from minidock.model.container import EXITED, PAUSED, RUNNING
-from minidock.store import locks
 
 if TYPE_CHECKING:
     from minidock.containers.launching import Launch
@@ -90,6 +88,9 @@ def start(
         if failure is not None:
             child.wait()
             child.close()
+            if isinstance(failure, ConflictError) and parts.containers.state(container_id).status in {RUNNING, PAUSED}:
+                # Another command was quicker.
+                return None
             raise failure
         running, ours = Running(container_id, child, ours), -1
         return running
@@ -201,7 +202,7 @@ def wait(parts: Parts, container_id: str) -> int:
                 os.close(connection)
             if code is not None:
                 return code
-        _, state = status.at_rest(parts, container_id)
+        _, state = status.check(parts, container_id)
     return state.exit_code
 
 
@@ -222,9 +223,11 @@ def remove(parts: Parts, container_id: str, *, force: bool = False, volumes: boo
             )
         kill_hard(parts, container_id)
     try:
-        lock = _take_lock(parts, record)
+        lock = status.take_lock(parts, record.id, seconds=_LOCK_SECONDS)
     except FileNotFoundError:
         return
+    if lock is None:
+        raise ConflictError(f"container {record.name} is in use by another command", hint="try again")
     try:
         rest.take_down(parts, record, discard=True)
         rest.remove_record(parts, record, volumes=volumes or record.settings.auto_remove)
@@ -252,17 +255,7 @@ def _remove_damaged(parts: Parts, container_id: str, *, force: bool) -> None:
 def _settle(parts: Parts, container_id: str) -> None:
     """See that nothing is left; a container that has removed itself is fine."""
     with contextlib.suppress(NoSuchContainerError):
-        status.at_rest(parts, container_id)
-
-
-def _take_lock(parts: Parts, record: Record) -> int:
-    """The container's lock, once its monitor has gone; a container that has just been started is left alone."""
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while (lock := locks.try_exclusive(parts.root.container_lock(record.id))) is None:
-        if time.monotonic() > deadline:
-            raise ConflictError(f"container {record.name} is in use by another command", hint="try again")
-        time.sleep(0.005)
-    return lock
+        status.check(parts, container_id)
 
 
 @contextlib.contextmanager

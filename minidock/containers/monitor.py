@@ -27,15 +27,14 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from minidock.containers import create, ending, launching, lean, leftovers, rest
+from minidock.containers import create, ending, launching, lean, leftovers, rest, status
 from minidock.containers.clients import Client
 from minidock.containers.control import ContainerControl, set_oom_score
 from minidock.containers.logs import STDERR, STDOUT, LogWriter
 from minidock.containers.relay import Relay
-from minidock.errors import ConflictError, ContainerStartError, MinidockError
+from minidock.errors import ConflictError, ContainerStartError, MinidockError, NoSuchContainerError
 from minidock.kernel import process
-from minidock.model.container import EXITED, RUNNING
-from minidock.store import locks
+from minidock.model.container import EXITED, PAUSED, RUNNING
 
 if TYPE_CHECKING:
     from minidock.containers.launching import Launch, Launched
@@ -96,7 +95,9 @@ def _begin(parts: Parts, container_id: str, keep: list[int]) -> int | MinidockEr
             # The first process of a pid namespace never sees a signal that has its default action, except SIGKILL.
             signal.signal(number, signal.SIG_DFL)
         process.close_from(3, keep=keep)
-        lock = _take_lock(parts.root.container_lock(container_id))
+        lock = _take_lock(parts, container_id)
+    except MinidockError as error:
+        return error
     except OSError as error:
         return ContainerStartError(f"cannot start the monitor: {error.filename or 'begin'}: {error.strerror}")
     if lock is None:
@@ -104,21 +105,25 @@ def _begin(parts: Parts, container_id: str, keep: list[int]) -> int | MinidockEr
     return lock
 
 
-def _take_lock(path: str) -> int | None:
-    """The lock, waited for as long as a command that merely looks at the container may hold it."""
+def _take_lock(parts: Parts, container_id: str) -> int | None:
+    """The container's lock; a command that merely looks at the container may hold it for a while, a monitor longer."""
     deadline = time.monotonic() + _LOCK_SECONDS
-    while (lock := locks.try_exclusive(path)) is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    while (lock := status.take_lock(parts, container_id, seconds=0.05)) is None:
+        running = parts.containers.state(container_id).status in {RUNNING, PAUSED}
+        if running or time.monotonic() > deadline:
+            return None
     return lock
 
 
 def _start(parts: Parts, container_id: str, order: Order) -> Relay:
     """Make the container run and its relay ready; on failure nothing of the start is left. Raises MinidockError."""
     record = parts.containers.load(container_id)
-    before = parts.containers.state(container_id)
+    before = status.clear_up(parts, record)
+    if before is None:
+        raise NoSuchContainerError(f"no such container: {record.name}", hint="it has just removed itself")
     try:
         _make_ready(parts, record, before)
-        leftovers.write_start(parts.root, record.id)
+        leftovers.write_start(parts.root, record.id, lease=None if record.settings.network == "bridge" else "")
         return _launch(parts, record, before, order)
     except Exception as error:
         failure = _as_start_error(record, error)
@@ -162,7 +167,7 @@ def _launch(parts: Parts, record: Record, before: State, order: Order) -> Relay:
             launching.Request(parts, record, stdio.stdin[0], stdio.stdout[1], stdio.stderr[1], order.winsize)
         )
         try:
-            if launched.lease:
+            if record.settings.network == "bridge":
                 leftovers.write_start(parts.root, record.id, lease=launched.lease)
             parts.containers.write_state(record.id, _running(before, launched), sync=False)
             set_oom_score(-1000)

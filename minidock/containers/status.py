@@ -1,9 +1,10 @@
 """The truth about containers, and putting right what a dead monitor left.
 
 A container's lock is held as long as its monitor lives. A record that says running while the lock is free, a run
-directory without an owner, a writable layer of a container at rest, and a ``--rm`` container that has ended are
-leftovers of something that was killed (``monitor``, ``rest``); every command that looks at containers clears them up
-here. Clearing up is idempotent and may be killed at any point: what is left then is a leftover again.
+directory without an owner, a writable layer of a container at rest, and a ``--rm`` container that has ended or that its
+maker was about to start are leftovers of something that was killed (``monitor``, ``rest``, ``claim``). Every command
+that looks at containers clears them up here. Clearing up is idempotent and may be killed at any point: what is left
+then is a leftover again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from minidock.containers import leftovers, rest
+from minidock.containers import claim, leftovers, rest
 from minidock.errors import CorruptObjectError, MinidockError, NoSuchContainerError
 from minidock.model.container import EXITED, PAUSED, RUNNING
 from minidock.store import locks
@@ -60,55 +61,11 @@ def find(parts: Parts, name_or_id: str) -> tuple[Record, State]:
     return check(parts, parts.containers.resolve(name_or_id))
 
 
-def at_rest(parts: Parts, container_id: str) -> tuple[Record, State]:
-    """``check`` for one who knows that the monitor has gone or is going: waits for the last of it, 10 s at most.
+def clear_up(parts: Parts, record: Record) -> State | None:
+    """For the holder of the container's lock: put right what a dead monitor left. None when the container goes with it.
 
-    A process that is killed closes its sockets an instant before its lock, or after. Raises NoSuchContainerError.
+    The state is read again, since the container may have ended properly before the lock was taken.
     """
-    deadline = time.monotonic() + _DEATH_SECONDS
-    while True:
-        record, state = check(parts, container_id)
-        if state.status not in {RUNNING, PAUSED} or time.monotonic() > deadline:
-            return record, state
-        time.sleep(0.005)
-
-
-def is_live(parts: Parts, container_id: str) -> bool:
-    """True while the container's monitor lives."""
-    try:
-        return locks.is_held(parts.root.container_lock(container_id))
-    except OSError:
-        return False
-
-
-def _truth(parts: Parts, record: Record, state: State) -> State | None:
-    """The state, put right where it is a dead monitor's; None when the container is gone with it."""
-    if not _needs_look(parts, record, state):
-        return state
-    try:
-        lock = locks.try_exclusive(parts.root.container_lock(record.id))
-    except FileNotFoundError:
-        return None
-    if lock is None:
-        # Somebody is at work: a monitor, or another command that clears up. What it has written by now is the truth.
-        return parts.containers.state(record.id)
-    try:
-        return _clear_up(parts, record)
-    finally:
-        os.close(lock)
-
-
-def _needs_look(parts: Parts, record: Record, state: State) -> bool:
-    if state.status in {RUNNING, PAUSED} or leftovers.has_started(parts.root, record.id):
-        return True
-    if state.status != EXITED:
-        return False
-    directory = parts.root.container_dir(record.id)
-    return record.settings.auto_remove or (not record.settings.keep and leftovers.has_writable(directory))
-
-
-def _clear_up(parts: Parts, record: Record) -> State | None:
-    """Under the lock: the state is read again, since its monitor may have ended properly in between."""
     try:
         state = parts.containers.state(record.id)
     except NoSuchContainerError:
@@ -126,3 +83,50 @@ def _clear_up(parts: Parts, record: Record) -> State | None:
         state = rest.exited(state, _KILLED, MONITOR_KILLED if same_boot else RESTARTED)
     rest.come_to_rest(parts, record, state)
     return None if record.settings.auto_remove else state
+
+
+def take_lock(parts: Parts, container_id: str, *, seconds: float) -> int | None:
+    """The container's lock, waited for; None when it is still held after ``seconds``. Raises FileNotFoundError."""
+    deadline = time.monotonic() + seconds
+    while (lock := locks.try_exclusive(parts.root.container_lock(container_id))) is None:
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.005)
+    return lock
+
+
+def is_live(parts: Parts, container_id: str) -> bool:
+    """True while the container's monitor lives."""
+    try:
+        return locks.is_held(parts.root.container_lock(container_id))
+    except OSError:
+        return False
+
+
+def _truth(parts: Parts, record: Record, state: State) -> State | None:
+    """The state, put right where it is a dead monitor's; None when the container is gone with it."""
+    if not _needs_look(parts, record, state):
+        return state
+    try:
+        lock = locks.try_exclusive(parts.root.container_lock(record.id))
+        if lock is None and state.monitor_pid and leftovers.is_dying(state.monitor_pid):
+            # A process that is killed closes its sockets, by which others know, an instant before its lock.
+            lock = take_lock(parts, record.id, seconds=_DEATH_SECONDS)
+    except FileNotFoundError:
+        return None
+    if lock is None:
+        # Somebody is at work: a monitor, or another command that clears up. What it has written by now is the truth.
+        return parts.containers.state(record.id)
+    try:
+        return clear_up(parts, record)
+    finally:
+        os.close(lock)
+
+
+def _needs_look(parts: Parts, record: Record, state: State) -> bool:
+    if state.status in {RUNNING, PAUSED} or leftovers.has_started(parts.root, record.id):
+        return True
+    directory = parts.root.container_dir(record.id)
+    if state.status != EXITED:
+        return record.settings.auto_remove and claim.is_abandoned(directory)
+    return record.settings.auto_remove or (not record.settings.keep and leftovers.has_writable(directory))

@@ -51,8 +51,11 @@ class Driver(Protocol):
     def prepare(self, diff_ids: Sequence[str], writable: str) -> None:
         """Fill the empty directory ``writable`` with a fresh writable layer above the layers."""
 
-    def mounts(self, diff_ids: Sequence[str], writable: str | None) -> RootMount:
-        """What to mount as the root file system: read-only without ``writable``."""
+    def mounts(self, diff_ids: Sequence[str], writable: str | None, *, durable: bool = False) -> RootMount:
+        """What to mount as the root file system: read-only without ``writable``.
+
+        A ``durable`` writable layer outlives its mount and the machine; another one is never waited for.
+        """
 
     def pack(
         self,

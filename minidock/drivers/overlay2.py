@@ -71,11 +71,11 @@ class Overlay2(TreeDriver):
         with trees.opened(self._lowers(diff_ids)[0]) as source, trees.opened(upper) as target:
             trees.give_attributes(source, target)
 
-    def mounts(self, diff_ids: Sequence[str], writable: str | None) -> OverlayMount:
+    def mounts(self, diff_ids: Sequence[str], writable: str | None, *, durable: bool = False) -> OverlayMount:
         lowers = tuple(self._lowers(diff_ids))
         if writable is None:
             return OverlayMount(lowers)
-        return OverlayMount(lowers, f"{writable}/upper", f"{writable}/work")
+        return OverlayMount(lowers, f"{writable}/upper", f"{writable}/work", volatile=not durable)
 
     def pack(
         self,

@@ -15,7 +15,6 @@ from minidock.drivers.tar_format import (
     FIFO,
     LINK,
     MAX_NAME,
-    NO_XATTRS,
     REGULAR,
     SYMLINK,
     Entry,
@@ -24,6 +23,7 @@ from minidock.drivers.tar_format import (
 from minidock.drivers.tar_writer import TarWriter
 from minidock.drivers.walk import SECOND, Found, Walk
 from minidock.drivers.whiteouts import OPAQUE, OPAQUE_XATTR, PREFIX
+from minidock.drivers.xattrs import NO_XATTRS
 from minidock.errors import ArchiveError
 
 if TYPE_CHECKING:

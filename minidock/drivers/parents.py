@@ -12,7 +12,8 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.drivers import trees, xattrs
-from minidock.drivers.tar_format import NO_XATTRS, shorten
+from minidock.drivers.tar_format import shorten
+from minidock.drivers.xattrs import NO_XATTRS
 from minidock.errors import ArchiveError
 from minidock.kernel.resolve import open_beneath
 

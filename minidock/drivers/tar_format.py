@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from minidock.drivers.xattrs import NO_XATTRS
 from minidock.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ DIRECTORY = b"5"
 FIFO = b"6"
 
 XATTR_PREFIX = "SCHILY.xattr."
-NO_XATTRS: Mapping[str, bytes] = {}
 
 MAX_NAME = 4095
 MAX_COMPONENT = 255

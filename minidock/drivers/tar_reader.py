@@ -20,7 +20,6 @@ from minidock.drivers.tar_format import (
     LINK,
     MAX_ID,
     MAX_NAME,
-    NO_XATTRS,
     REGULAR,
     SYMLINK,
     XATTR_PREFIX,
@@ -31,6 +30,7 @@ from minidock.drivers.tar_format import (
     shorten,
 )
 from minidock.drivers.tar_sparse import SparseKeys, SparseMap, old_map
+from minidock.drivers.xattrs import NO_XATTRS
 from minidock.errors import ArchiveError
 
 if TYPE_CHECKING:

@@ -68,7 +68,8 @@ class Vfs(TreeDriver):
         with trees.opened(self._tree(diff_ids)) as source, trees.opened(path) as target:
             trees.copy(source, target)
 
-    def mounts(self, diff_ids: Sequence[str], writable: str | None) -> TreeMount:
+    def mounts(self, diff_ids: Sequence[str], writable: str | None, *, durable: bool = False) -> TreeMount:
+        del durable
         if writable is None:
             return TreeMount(self._tree(diff_ids), read_only=True)
         return TreeMount(f"{writable}/tree")

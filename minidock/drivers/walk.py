@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.drivers.compare import same_directory, same_entry
 from minidock.drivers.whiteouts import is_opaque
-from minidock.kernel.files import is_whiteout
+from minidock.kernel.files import is_whiteout, whiteout
 from minidock.kernel.resolve import open_beneath
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ class Walk:
                         continue
                     if not level.kept:
                         yield from self._keep(stack)
-                    if status is None or (not self._copied and is_whiteout(status)):
+                    if status is None or self._is_deletion(status):
                         yield Found(level, name, path, None, True)
                         continue
-                    yield Found(level, name, path, status, level.below >= 0 and _exists(name, level.below))
+                    yield Found(level, name, path, status, self._hides(level, name))
                     self._cut_time(level, name, status)
                 else:
                     self._leave(stack)
@@ -188,9 +188,13 @@ class Walk:
             return False
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFSOCK:
-            out, stays = True, False
+            out, stays = not self._hides(level, name), False
+            if not out and self._normalise:
+                self._remove(level, name)
+                if not self._copied:
+                    whiteout(level.fd, name)
         elif kind == stat.S_IFCHR and not self._copied and is_whiteout(status):
-            out, stays = not self._deletes(level, name), False
+            out, stays = not (self._below_fd < 0 or self._hides(level, name)), False
         else:
             out, stays = self._is_same(level, name, status), self._copied
         if out and stays:
@@ -199,9 +203,13 @@ class Walk:
             self._remove(level, name)
         return out
 
-    def _deletes(self, level: Level, name: str) -> bool:
-        """Whether there is something beneath for a whiteout to delete."""
-        return self._below_fd < 0 or (level.below >= 0 and _exists(name, level.below))
+    def _is_deletion(self, status: os.stat_result) -> bool:
+        return stat.S_ISSOCK(status.st_mode) or (not self._copied and is_whiteout(status))
+
+    @staticmethod
+    def _hides(level: Level, name: str) -> bool:
+        """Whether there is something of that name beneath: a whiteout deletes it, and so does a socket."""
+        return level.below >= 0 and _exists(name, level.below)
 
     def _is_same(self, level: Level, name: str, status: os.stat_result) -> bool:
         if level.below < 0:

@@ -9,11 +9,12 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from minidock.drivers.tar_format import NO_XATTRS, shorten
 from minidock.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+NO_XATTRS: Mapping[str, bytes] = {}
 
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _FOREIGN = "security.selinux"
@@ -77,7 +78,7 @@ def write(file: str | int, xattrs: Mapping[str, bytes], name: str) -> None:
             if error.errno not in _UNSUPPORTED:
                 raise
             if key == _VITAL:
-                raise ArchiveError(f"the file capability of {shorten(name)} cannot be set: {error.strerror}") from error
+                raise ArchiveError(f"the file capability of {name[:100]!r} cannot be set: {error.strerror}") from error
 
 
 def replace(file: str | int, xattrs: Mapping[str, bytes], name: str) -> None:

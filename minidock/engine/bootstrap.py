@@ -18,7 +18,7 @@ from minidock.store.staging import Staging
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     names: tuple[str, ...]
 
 
-def bootstrap(engine: Engine, what: str, *, name: str = "", force: bool = False, quiet: bool = False) -> Image:
+def bootstrap(engine: EngineBase, what: str, *, name: str = "", force: bool = False, quiet: bool = False) -> Image:
     """Make the base image ``busybox`` or ``debian[:SUITE]``, named so or ``name``.
 
     ``debian`` is the host's own suite where the host is Debian, else stable, and gets the suite's name too. busybox is
@@ -82,7 +82,7 @@ def _existing(images: Images, names: Sequence[str]) -> Image | None:
     return None
 
 
-def _busybox(engine: Engine, plan: Plan) -> Image:
+def _busybox(engine: EngineBase, plan: Plan) -> Image:
     program = busybox.find_busybox()
     names = busybox.applets(program)
     epoch = _source_date_epoch(int(os.stat(program).st_mtime))
@@ -93,7 +93,7 @@ def _busybox(engine: Engine, plan: Plan) -> Image:
         return _commit(engine, staging, path, plan, command=["sh"], epoch=epoch)
 
 
-def _debian(engine: Engine, plan: Plan, *, quiet: bool) -> Image:
+def _debian(engine: EngineBase, plan: Plan, *, quiet: bool) -> Image:
     program = debian.find_mmdebstrap()
     # Without any, mmdebstrap takes Debian's own mirror.
     sources = apt_sources.sources_for(plan.suite, host_suite=_host_suite(), sources=apt_sources.read_sources())
@@ -114,7 +114,9 @@ def _debian(engine: Engine, plan: Plan, *, quiet: bool) -> Image:
         return _commit(engine, staging, path, plan, command=["bash"], epoch=epoch)
 
 
-def _commit(engine: Engine, staging: Staging, path: str, plan: Plan, *, command: Sequence[str], epoch: int) -> Image:
+def _commit(
+    engine: EngineBase, staging: Staging, path: str, plan: Plan, *, command: Sequence[str], epoch: int
+) -> Image:
     rootfs = open_rootfs(engine)
     with open(path, "rb") as file:
         layer = rootfs.import_layer(file, staging)
@@ -126,6 +128,7 @@ def _commit(engine: Engine, staging: Staging, path: str, plan: Plan, *, command:
     config.add_layer(None, History(created=created, created_by=f'CMD ["{command[0]}"]'))
     image = Images(engine.root).commit(config, [layer], names=plan.names)
     rootfs.ensure(config.diff_ids)
+    rootfs.settle()
     return image
 
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from minidock.build.progress import Progress
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
 
 
 def build(
-    engine: Engine,
+    engine: EngineBase,
     context: str,
     *,
     text: str | None,

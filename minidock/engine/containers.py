@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minidock.containers import lifecycle, status
 from minidock.containers.create import check_sources
 from minidock.containers.create import create as create_container
-from minidock.engine.launcher import Output
+from minidock.engine.output import Output
 from minidock.engine.parts import make_parts
 from minidock.engine.results import RunResult
 from minidock.engine.settings import make_settings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from minidock.containers.parts import Parts
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.model.container import Record, Settings
 
 Stdio = tuple[int | None, int | None, int | None]
@@ -28,13 +28,13 @@ _KILLED = 137
 _WINSIZE = (24, 80)
 
 
-def settings_of(engine: Engine, image: str, command: Sequence[str], options: Mapping[str, Any]) -> Settings:
+def settings_of(engine: EngineBase, image: str, command: Sequence[str], options: Mapping[str, Any]) -> Settings:
     """The settings for a call's options, with what the configuration adds. Raises UsageError."""
     settings = make_settings(image, command, **options)
     return settings._replace(keep=settings.keep or engine.config.keep)
 
 
-def create(engine: Engine, image: str, command: Sequence[str], options: Mapping[str, Any]) -> Record:
+def create(engine: EngineBase, image: str, command: Sequence[str], options: Mapping[str, Any]) -> Record:
     """Make a container. Mounts that cannot be are refused before the image is looked for."""
     settings = settings_of(engine, image, command, options)
     parts = make_parts(engine, driver=engine.driver)
@@ -49,7 +49,7 @@ def create(engine: Engine, image: str, command: Sequence[str], options: Mapping[
 
 
 def run(
-    engine: Engine,
+    engine: EngineBase,
     image: str,
     command: Sequence[str],
     options: Mapping[str, Any],
@@ -74,7 +74,7 @@ def run(
             output.close()
 
 
-def start(engine: Engine, container: str, *, attach: bool, stdio: Stdio) -> int:
+def start(engine: EngineBase, container: str, *, attach: bool, stdio: Stdio) -> int:
     """Start, and with ``attach`` stay until the end; the caller is forked."""
     record, _ = status.find(make_parts(engine), container)
     parts = make_parts(engine, driver=record.driver)
@@ -136,31 +136,31 @@ def _winsize(*fds: int) -> tuple[int, int]:
     return _WINSIZE
 
 
-def stop(engine: Engine, container: str, *, signal: str, timeout: int | None) -> None:
+def stop(engine: EngineBase, container: str, *, signal: str, timeout: int | None) -> None:
     parts = make_parts(engine)
     lifecycle.stop(parts, parts.containers.resolve(container), signal=signal, timeout=timeout)
 
 
-def kill(engine: Engine, container: str, *, signal: str) -> None:
+def kill(engine: EngineBase, container: str, *, signal: str) -> None:
     parts = make_parts(engine)
     lifecycle.kill(parts, parts.containers.resolve(container), signal=signal)
 
 
-def pause(engine: Engine, container: str) -> None:
+def pause(engine: EngineBase, container: str) -> None:
     parts = make_parts(engine)
     lifecycle.pause(parts, parts.containers.resolve(container))
 
 
-def unpause(engine: Engine, container: str) -> None:
+def unpause(engine: EngineBase, container: str) -> None:
     parts = make_parts(engine)
     lifecycle.unpause(parts, parts.containers.resolve(container))
 
 
-def wait(engine: Engine, container: str) -> int:
+def wait(engine: EngineBase, container: str) -> int:
     parts = make_parts(engine)
     return lifecycle.wait(parts, parts.containers.resolve(container))
 
 
-def remove(engine: Engine, container: str, *, force: bool, volumes: bool) -> None:
+def remove(engine: EngineBase, container: str, *, force: bool, volumes: bool) -> None:
     parts = make_parts(engine)
     lifecycle.remove(parts, parts.containers.resolve(container), force=force, volumes=volumes)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidock.engine.launcher import Output, call
+from minidock.engine.launcher import call
+from minidock.engine.output import Output
 from minidock.engine.results import ExecResult, RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
 
 Stdio = tuple[int | None, int | None, int | None]
 
 
 def run(
-    engine: Engine,
+    engine: EngineBase,
     image: str,
     command: Sequence[str],
     options: Mapping[str, Any],
@@ -29,7 +30,7 @@ def run(
     return RunResult(value[0], value[1], stdout, stderr)
 
 
-def start(engine: Engine, container: str, *, attach: bool, stdio: Stdio) -> int:
+def start(engine: EngineBase, container: str, *, attach: bool, stdio: Stdio) -> int:
     """``Engine.start`` in a process of its own."""
     if not attach:
         return int(call(engine, "start", [container], {}, stdio=(None, None, 2)))
@@ -38,7 +39,7 @@ def start(engine: Engine, container: str, *, attach: bool, stdio: Stdio) -> int:
 
 
 def execute(
-    engine: Engine,
+    engine: EngineBase,
     container: str,
     command: Sequence[str],
     options: Mapping[str, Any],
@@ -53,14 +54,14 @@ def execute(
     return ExecResult(value[0], stdout, stderr)
 
 
-def build(engine: Engine, context: str, options: Mapping[str, Any], *, progress: int | None) -> str:
+def build(engine: EngineBase, context: str, options: Mapping[str, Any], *, progress: int | None) -> str:
     """``Engine.build`` in a process of its own."""
     plain = _plain(options) | {"progress": None if progress is None else 2}
     return str(call(engine, "build", [context], plain, stdio=(None, None, progress)))
 
 
 def _with_output(
-    engine: Engine, verb: str, arguments: list[str], options: dict[str, Any], *, detach: bool, stdio: Stdio
+    engine: EngineBase, verb: str, arguments: list[str], options: dict[str, Any], *, detach: bool, stdio: Stdio
 ) -> tuple[Any, bytes, bytes]:
     """The verb's result, and what it wrote where the caller gave no descriptors."""
     if detach:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidock.log import Log
-from minidock.store.config import load_config
-from minidock.store.layout import DataRoot
+from minidock.engine.base import EngineBase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from minidock.volumes.volumes import Volume
 
 
-class Engine:
+class Engine(EngineBase):
     """One data root and what can be done with it.
 
     ``root`` is the data root's folder and ``driver`` the storage driver's name; where they are not given, the
@@ -33,24 +31,7 @@ class Engine:
     a ``MinidockError`` for what cannot be done; see ``minidock.errors``.
     """
 
-    __slots__ = ("_ready", "config", "driver", "log", "may_fork", "root")
-
-    def __init__(
-        self, root: str | None = None, *, driver: str | None = None, debug: bool = False, may_fork: bool = False
-    ) -> None:
-        self.config = load_config()
-        self.root = DataRoot(root or self.config.root)
-        self.driver = driver or self.config.storage_driver
-        self.log = Log(verbose=debug or self.config.debug)
-        self.may_fork = may_fork
-        self._ready = False
-
-    def ready(self) -> DataRoot:
-        """The data root with all its folders made. Raises HostError or StoreError where that cannot be."""
-        if not self._ready:
-            self.root.ensure()
-            self._ready = True
-        return self.root
+    __slots__ = ()
 
     # Containers
 
@@ -360,3 +341,10 @@ class Engine:
         from minidock.engine import versions
 
         return versions.versions()
+
+    def teardown(self) -> None:
+        """Take off the host what minidock has set up in the kernel: bridge, firewall rules, cgroups; the next start
+        makes them again. Raises ConflictError while a container runs."""
+        from minidock.engine import teardown
+
+        teardown.teardown(self)

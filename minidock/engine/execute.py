@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidock.containers import leftovers, status
 from minidock.containers.merge import merge_env
-from minidock.engine.launcher import Output
+from minidock.engine.output import Output
 from minidock.engine.parts import make_parts
 from minidock.engine.pump import Pump
 from minidock.engine.results import ExecResult
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from minidock.containers.parts import Parts
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.model.container import Record
 
 
 def execute(
-    engine: Engine,
+    engine: EngineBase,
     container: str,
     command: Sequence[str],
     options: Mapping[str, Any],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from minidock.containers.parts import Parts
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.model.container import Record
     from minidock.model.steps import Step
 
@@ -28,7 +28,7 @@ ADDRESS = "<ADDRESS>"
 GENERATED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
-def explain(engine: Engine, image: str, command: Sequence[str], options: Mapping[str, Any]) -> list[ExplainedStep]:
+def explain(engine: EngineBase, image: str, command: Sequence[str], options: Mapping[str, Any]) -> list[ExplainedStep]:
     """The steps of a run in their order. Raises what ``create`` raises."""
     settings = settings_of(engine, image, command, options)
     parts = make_parts(engine, driver=engine.driver)

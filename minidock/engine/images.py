@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from minidock.drivers.interface import Driver
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.store.layout import DataRoot
 
 # What docker's inspect shows of an image's configuration, with what stands for a field that is not there.
@@ -55,12 +55,12 @@ class HistoryLine(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def list_images(engine: Engine) -> list[Image]:
+def list_images(engine: EngineBase) -> list[Image]:
     """Every image once, the latest stored first; a damaged one says so in ``error``. Raises CorruptObjectError."""
     return Images(engine.ready()).list()
 
 
-def inspect(engine: Engine, name: str) -> dict[str, Any]:
+def inspect(engine: EngineBase, name: str) -> dict[str, Any]:
     """All that is known of an image, in the shape of docker's inspect. Raises NoSuchImageError, CorruptObjectError."""
     image = Images(engine.ready()).get(name)
     references = list(_references(image))
@@ -86,7 +86,7 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
     }
 
 
-def history(engine: Engine, name: str) -> list[HistoryLine]:
+def history(engine: EngineBase, name: str) -> list[HistoryLine]:
     """The steps that made an image, the latest first. Raises NoSuchImageError, CorruptObjectError."""
     images = Images(engine.ready())
     image = images.get(name)
@@ -108,7 +108,7 @@ def history(engine: Engine, name: str) -> list[HistoryLine]:
     return lines[::-1]
 
 
-def tag(engine: Engine, source: str, target: str) -> str:
+def tag(engine: EngineBase, source: str, target: str) -> str:
     """Give an image a further name; returns the full reference.
 
     Raises NoSuchImageError, InvalidReferenceError for a target that is no name or has a digest.
@@ -118,7 +118,7 @@ def tag(engine: Engine, source: str, target: str) -> str:
     return images.tag(images.get(source), full)
 
 
-def remove(engine: Engine, name: str, *, force: bool = False) -> Sequence[Removal]:
+def remove(engine: EngineBase, name: str, *, force: bool = False) -> Sequence[Removal]:
     """Remove a name of an image, and with the last one (or by ID) the image and what nothing else needs.
 
     Docker's rules, see ``store.removal``. Raises NoSuchImageError, ConflictError when a container uses it.
@@ -142,7 +142,7 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> Sequence[Remova
 
 
 def import_tar(
-    engine: Engine, source: str | BinaryIO, *, name: str = "", message: str = "", from_text: str = ""
+    engine: EngineBase, source: str | BinaryIO, *, name: str = "", message: str = "", from_text: str = ""
 ) -> Image:
     """Make an image of one layer from a tarball of a root file system: a path, ``-`` for standard input, or a file.
 
@@ -159,7 +159,7 @@ def import_tar(
     return _import_file(engine, root, source, names, message or f"Imported from {from_text or '-'}")
 
 
-def _import_file(engine: Engine, root: DataRoot, file: BinaryIO, names: Sequence[str], comment: str) -> Image:
+def _import_file(engine: EngineBase, root: DataRoot, file: BinaryIO, names: Sequence[str], comment: str) -> Image:
     rootfs = open_rootfs(engine)
     with Staging(root, "import") as staging:
         layer = rootfs.import_layer(file, staging)
@@ -167,7 +167,11 @@ def _import_file(engine: Engine, root: DataRoot, file: BinaryIO, names: Sequence
         config = base_config(created=created)
         config.raw["rootfs"]["diff_ids"].append(layer.digest)
         config.raw["history"].append(History(created=created, comment=comment).to_json())
-        return Images(root).commit(config, [layer], names=names)
+        # What a tarball refers to and does not hold shows only when it is unpacked: before there is an image of it.
+        rootfs.ensure(config.diff_ids)
+        image = Images(root).commit(config, [layer], names=names)
+    rootfs.settle()
+    return image
 
 
 def base_config(*, created: str) -> ImageConfig:

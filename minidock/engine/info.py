@@ -20,14 +20,14 @@ from minidock.store.images import Images
 from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.store.layout import DataRoot
 
 _PROXIES = (("HttpProxy", "http_proxy"), ("HttpsProxy", "https_proxy"), ("NoProxy", "no_proxy"))
 _CREDENTIALS = re.compile(r"(?<=//)[^/@]*@|^[^/@]*@")
 
 
-def info(engine: Engine) -> dict[str, Any]:
+def info(engine: EngineBase) -> dict[str, Any]:
     """Everything that ``info`` tells, in the order in which it is shown, under docker's JSON names.
 
     ``DriverStatus`` are pairs of label and value; ``MemTotal`` and ``RootFree`` are bytes; ``Warnings`` one sentence
@@ -71,7 +71,7 @@ def info(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _counts(engine: Engine) -> dict[str, int]:
+def _counts(engine: EngineBase) -> dict[str, int]:
     """Containers by their true state: the record of one whose monitor is dead is put right first."""
     states = [state.status for _, state in status.list_all(make_parts(engine))]
     running, paused = states.count(RUNNING), states.count(PAUSED)

@@ -10,7 +10,7 @@ from minidock.engine.parts import make_parts
 from minidock.model.container import PAUSED, RUNNING
 
 if TYPE_CHECKING:
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.model.container import Record, State
     from minidock.model.mounts import Mount
     from minidock.store.layout import DataRoot
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NEVER = "0001-01-01T00:00:00Z"
 
 
-def inspect(engine: Engine, container: str) -> dict[str, Any]:
+def inspect(engine: EngineBase, container: str) -> dict[str, Any]:
     """All that is known of one container. Raises NoSuchContainerError."""
     parts = make_parts(engine)
     record, state = status.find(parts, container)

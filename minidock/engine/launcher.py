@@ -11,13 +11,13 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from minidock import errors
 
 if TYPE_CHECKING:
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
 
 _REQUEST, _REPLY = 3, 4
 _FIRST_FREE = 64
@@ -27,34 +27,14 @@ _PROGRAM = (
     "import json, sys\n"
     f"with open({_REQUEST}, encoding='utf-8', errors='surrogateescape') as file: request = json.load(file)\n"
     "sys.path[:] = request['path']\n"
+    "from minidock.engine.engine import Engine\n"
     "from minidock.engine.launcher import serve\n"
-    "serve(request)\n"
+    "serve(request, Engine)\n"
 )
 
 
-class Output:
-    """Where a verb's output goes: the descriptor that the caller gave, or a buffer that is read afterwards."""
-
-    __slots__ = ("_own", "fd")
-
-    def __init__(self, fd: int | None) -> None:
-        self._own = fd is None
-        self.fd = os.memfd_create("minidock-output", os.MFD_CLOEXEC) if fd is None else fd
-
-    def take(self) -> bytes:
-        """What was captured; empty when the caller gave a descriptor."""
-        if not self._own:
-            return b""
-        size = os.fstat(self.fd).st_size
-        return os.pread(self.fd, size, 0)
-
-    def close(self) -> None:
-        if self._own:
-            os.close(self.fd)
-
-
 def call(
-    engine: Engine,
+    engine: EngineBase,
     verb: str,
     arguments: list[Any],
     options: Mapping[str, Any],
@@ -67,7 +47,7 @@ def call(
     verb raised.
     """
     request = {
-        "path": [_PACKAGES, *(os.path.abspath(entry) for entry in sys.path)],
+        "path": [*(os.path.abspath(entry) for entry in sys.path), _PACKAGES],
         "engine": {"root": engine.root.path, "driver": engine.driver, "debug": engine.log.verbose},
         "verb": verb,
         "arguments": arguments,
@@ -112,13 +92,11 @@ def _spawn(fds: list[int]) -> int:
         return 0
 
 
-def serve(request: Mapping[str, Any]) -> None:
-    """The other side: do what the request says and write the reply."""
-    from minidock.engine.engine import Engine
-
+def serve(request: Mapping[str, Any], make_engine: Callable[..., EngineBase]) -> None:
+    """The other side: do what the request says, with an engine that is made here, and write the reply."""
     try:
         given = request["engine"]
-        engine = Engine(given["root"], driver=given["driver"], debug=given["debug"], may_fork=True)
+        engine = make_engine(given["root"], driver=given["driver"], debug=given["debug"], may_fork=True)
         value = getattr(engine, request["verb"])(*request["arguments"], **_options(request["options"]))
         reply: dict[str, Any] = {"value": _plain(value)}
     except Exception as error:

@@ -12,11 +12,11 @@ from minidock.model.container import PAUSED, RUNNING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
 
 
 def logs(
-    engine: Engine, container: str, *, follow: bool, tail: int, since: int, until: int, timestamps: bool
+    engine: EngineBase, container: str, *, follow: bool, tail: int, since: int, until: int, timestamps: bool
 ) -> Iterator[LogPiece]:
     """The container is looked for at once, its log is read as the caller asks for pieces."""
     from minidock.containers import logs as container_logs
@@ -35,7 +35,7 @@ def logs(
     return (LogPiece(*piece) for piece in pieces)
 
 
-def summaries(engine: Engine, *, all: bool) -> list[ContainerSummary]:  # noqa: A002 - the command's word
+def summaries(engine: EngineBase, *, all: bool) -> list[ContainerSummary]:  # noqa: A002 - the command's word
     """The containers, the latest created first."""
     return [
         ContainerSummary(

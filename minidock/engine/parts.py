@@ -10,18 +10,18 @@ from minidock.volumes.volumes import Volumes
 
 if TYPE_CHECKING:
     from minidock.drivers.interface import Driver
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.rootfs import Rootfs
 
 
-def make_parts(engine: Engine, *, driver: str | None = None) -> Parts:
+def make_parts(engine: EngineBase, *, driver: str | None = None) -> Parts:
     """The stores of the engine's data root; with the name of a ``driver`` its root file systems too."""
     root = engine.ready()
     rootfs = None if driver is None else open_rootfs(engine, driver)
     return Parts(root, ContainerStore(root), Volumes(root), rootfs, engine.log)
 
 
-def open_rootfs(engine: Engine, driver: str = "") -> Rootfs:
+def open_rootfs(engine: EngineBase, driver: str = "") -> Rootfs:
     """The root file systems of a storage driver, of the engine's own where none is named. Raises DriverError."""
     from minidock.rootfs import Rootfs
     from minidock.store.blobs import Blobs
@@ -30,7 +30,7 @@ def open_rootfs(engine: Engine, driver: str = "") -> Rootfs:
     return Rootfs(root, make_driver(engine, driver), Blobs(root), engine.log)
 
 
-def make_driver(engine: Engine, driver: str = "") -> Driver:
+def make_driver(engine: EngineBase, driver: str = "") -> Driver:
     """A storage driver by name, the engine's own where none is named. Raises DriverError."""
     from minidock.drivers.registry import open_driver
 

@@ -47,16 +47,7 @@ def make_settings(
     Relative host paths are taken from the working directory, and variables without a value from the environment.
     Raises UsageError or MountSpecError, naming the option and the value, before anything has been done.
     """
-    if workdir and not workdir.startswith("/"):
-        raise UsageError(f"the working directory {workdir!r} is not an absolute path")
-    if len(hostname) > _MAX_HOSTNAME or any(char.isspace() or not char.isprintable() for char in hostname):
-        raise UsageError(f"invalid host name {hostname!r}", hint="at most 64 printable characters without blanks")
-    if network not in NETWORKS:
-        raise UsageError(f"network {network!r} is not there yet", hint=f"the networks are {', '.join(NETWORKS)}")
-    if user:
-        from minidock.model.users import parse_user
-
-        parse_user(user)
+    _check(workdir=workdir, hostname=hostname, network=network, user=user)
     return Settings(
         image=image,
         command=tuple(command),
@@ -83,6 +74,19 @@ def make_settings(
         tty=tty,
         interactive=interactive,
     )
+
+
+def _check(*, workdir: str, hostname: str, network: str, user: str) -> None:
+    if workdir and not workdir.startswith("/"):
+        raise UsageError(f"the working directory {workdir!r} is not an absolute path")
+    if len(hostname) > _MAX_HOSTNAME or any(char.isspace() or not char.isprintable() for char in hostname):
+        raise UsageError(f"invalid host name {hostname!r}", hint="at most 64 printable characters without blanks")
+    if network not in NETWORKS:
+        raise UsageError(f"network {network!r} is not there yet", hint=f"the networks are {', '.join(NETWORKS)}")
+    if user:
+        from minidock.model.users import parse_user
+
+        parse_user(user)
 
 
 def environment(values: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:

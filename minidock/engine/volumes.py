@@ -16,15 +16,17 @@ from minidock.errors import ConflictError, NoSuchVolumeError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from minidock.engine.engine import Engine
+    from minidock.engine.base import EngineBase
     from minidock.volumes.volumes import Volume
 
 
-def create(engine: Engine, name: str, *, labels: Mapping[str, str] | Sequence[str]) -> Volume:
+def create(engine: EngineBase, name: str, *, labels: Mapping[str, str] | Sequence[str]) -> Volume:
+    """The volume of that name, made where it is missing."""
     return make_parts(engine).volumes.create(name, labels=pairs(labels))
 
 
-def volumes(engine: Engine, *, dangling: bool | None) -> list[Volume]:
+def volumes(engine: EngineBase, *, dangling: bool | None) -> list[Volume]:
+    """All volumes; ``dangling`` says whether those that no container refers to, or the others."""
     parts = make_parts(engine)
     found = list(parts.volumes.list())
     if dangling is None:
@@ -33,7 +35,8 @@ def volumes(engine: Engine, *, dangling: bool | None) -> list[Volume]:
     return [volume for volume in found if (volume.name not in used) == dangling]
 
 
-def inspect(engine: Engine, name: str) -> dict[str, Any]:
+def inspect(engine: EngineBase, name: str) -> dict[str, Any]:
+    """One volume in docker's words."""
     volume = make_parts(engine).volumes.get(name)
     return {
         "CreatedAt": format_time(volume.created),
@@ -46,7 +49,8 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
     }
 
 
-def remove(engine: Engine, name: str, *, force: bool) -> None:
+def remove(engine: EngineBase, name: str, *, force: bool) -> None:
+    """Remove a volume that no container refers to; with ``force`` one that is not there is fine."""
     parts = make_parts(engine)
     try:
         parts.volumes.remove(name, users=lambda: rest.users_of(parts, name))
@@ -55,7 +59,7 @@ def remove(engine: Engine, name: str, *, force: bool) -> None:
             raise
 
 
-def prune(engine: Engine, *, all: bool) -> Pruned:  # noqa: A002 - the command's word
+def prune(engine: EngineBase, *, all: bool) -> Pruned:  # noqa: A002 - the command's word
     """Remove what no container refers to. One that comes into use meanwhile stays."""
     parts = make_parts(engine)
     used = _used(engine)
@@ -74,7 +78,7 @@ def prune(engine: Engine, *, all: bool) -> Pruned:  # noqa: A002 - the command's
     return Pruned(tuple(names), freed)
 
 
-def _used(engine: Engine) -> set[str]:
+def _used(engine: EngineBase) -> set[str]:
     """The names of the volumes that containers refer to, running or not."""
     return {
         mount.source

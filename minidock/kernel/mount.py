@@ -6,6 +6,7 @@ mount_setattr(2), and Documentation/filesystems/overlayfs.rst. Every function ra
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -81,6 +82,7 @@ _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 
 OVERLAY_STRATEGIES = ("append", "string", "child")
 _FSCONFIG_STRING_MAX = 255
+_Options = Sequence[tuple[str, str | None]]
 _OVERLAY_WRITABLE_OPTIONS = ("index", "redirect_dir", "metacopy")
 
 
@@ -188,6 +190,14 @@ def mount_setattr(
     syscall(SYS_MOUNT_SETATTR, fd, b"", flags, attributes, len(attributes), path=f"/proc/self/fd/{fd}")
 
 
+def _set_options(fs_fd: int, options: _Options) -> None:
+    for key, value in options:
+        if value is None:
+            fsconfig_flag(fs_fd, key)
+        else:
+            fsconfig_string(fs_fd, key, value)
+
+
 def new_mount(fstype: str, options: Sequence[tuple[str, str | None]] = (), *, attrs: int = 0, source: str = "") -> int:
     """A descriptor of a detached mount of a new file system, from ``fsopen`` to ``fsmount``.
 
@@ -197,23 +207,24 @@ def new_mount(fstype: str, options: Sequence[tuple[str, str | None]] = (), *, at
     try:
         if source:
             fsconfig_string(fs_fd, "source", source)
-        for key, value in options:
-            if value is None:
-                fsconfig_flag(fs_fd, key)
-            else:
-                fsconfig_string(fs_fd, key, value)
+        _set_options(fs_fd, options)
         fsconfig_create(fs_fd)
         return fsmount(fs_fd, attrs)
     finally:
         os.close(fs_fd)
 
 
-def overlay(lowers: Sequence[str], *, upper: str = "", work: str = "", strategy: str = "") -> int:
+def overlay(
+    lowers: Sequence[str], *, upper: str = "", work: str = "", volatile: bool = False, strategy: str = ""
+) -> int:
     """A descriptor of a detached overlay mount of ``lowers``, topmost first; read-only without ``upper`` and ``work``.
 
     A writable one has ``index=off,redirect_dir=off,metacopy=off``, so that its upper directory can become a layer. A
     lower that comes again further down is left out (the kernel refuses it with ELOOP, and it could add nothing). A
     read-only overlay of one directory is a read-only bind mount of it, as overlayfs wants two.
+
+    With ``volatile`` (Linux 5.10) nothing is written through to the disk, neither by fsync nor when it is unmounted; the
+    mark by which overlayfs refuses to mount such an upper directory again is removed first.
 
     ``strategy``, one of OVERLAY_STRATEGIES, forces a way to hand the directories over; without it the first that this
     kernel and these paths allow is taken: "append", each by itself (``lowerdir+``, Linux 6.7); "string", all in one
@@ -225,14 +236,23 @@ def overlay(lowers: Sequence[str], *, upper: str = "", work: str = "", strategy:
         raise OSError(errno.EINVAL, "an overlay needs at least one lower directory", upper)
     if not upper and len(unique) == 1:
         return _read_only_clone(unique[0])
+    if volatile:
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(f"{work}/work/incompat/volatile")
+    options = _overlay_options(upper, volatile)
     chosen = strategy or _overlay_strategy(unique, upper, work)
     if chosen == "append":
-        return _overlay_appended(unique, upper, work)
+        return _overlay_appended(unique, upper, work, options)
     if chosen == "string":
-        return _overlay_in_one_string(unique, upper, work)
+        return _overlay_in_one_string(unique, upper, work, options)
     if chosen == "child":
-        return _mounted_by_child(lambda: _overlay_classic(unique, upper, work))
+        return _mounted_by_child(lambda: _overlay_classic(unique, upper, work, options))
     raise ValueError(f"unknown overlay strategy {strategy!r}")
+
+
+def _overlay_options(upper: str, volatile: bool) -> list[tuple[str, str | None]]:
+    options: list[tuple[str, str | None]] = [(name, "off") for name in _OVERLAY_WRITABLE_OPTIONS] if upper else []
+    return [*options, ("volatile", None)] if volatile else options
 
 
 def _overlay_strategy(lowers: Sequence[str], upper: str, work: str) -> str:
@@ -254,7 +274,7 @@ def _needs_escape(path: str) -> bool:
     return ":" in path or "," in path or "\\" in path
 
 
-def _overlay_appended(lowers: Sequence[str], upper: str, work: str) -> int:
+def _overlay_appended(lowers: Sequence[str], upper: str, work: str, options: _Options) -> int:
     fs_fd = fsopen("overlay")
     try:
         fsconfig_string(fs_fd, "source", "overlay")
@@ -263,8 +283,7 @@ def _overlay_appended(lowers: Sequence[str], upper: str, work: str) -> int:
         if upper:
             _fsconfig_directory(fs_fd, "upperdir", upper)
             _fsconfig_directory(fs_fd, "workdir", work)
-            for option in _OVERLAY_WRITABLE_OPTIONS:
-                fsconfig_string(fs_fd, option, "off")
+        _set_options(fs_fd, options)
         fsconfig_create(fs_fd)
         return fsmount(fs_fd)
     finally:
@@ -287,19 +306,18 @@ def _fsconfig_directory(fs_fd: int, key: str, path: str) -> None:
         os.close(fd)
 
 
-def _overlay_in_one_string(lowers: Sequence[str], upper: str, work: str) -> int:
-    options: list[tuple[str, str | None]] = [("lowerdir", ":".join(lowers))]
+def _overlay_in_one_string(lowers: Sequence[str], upper: str, work: str, options: _Options) -> int:
+    directories: list[tuple[str, str | None]] = [("lowerdir", ":".join(lowers))]
     if upper:
-        options += [("upperdir", upper), ("workdir", work)]
-        options += [(option, "off") for option in _OVERLAY_WRITABLE_OPTIONS]
+        directories += [("upperdir", upper), ("workdir", work)]
     try:
-        return new_mount("overlay", options, source="overlay")
+        return new_mount("overlay", [*directories, *options], source="overlay")
     except OSError as error:
         # Older kernels find out only at the end, where no single parameter is to blame.
         raise OSError(error.errno, error.strerror, error.filename or ":".join(lowers)) from None
 
 
-def _overlay_classic(lowers: Sequence[str], upper: str, work: str) -> str:
+def _overlay_classic(lowers: Sequence[str], upper: str, work: str, options: _Options) -> str:
     """Mount on the first lower directory, in a process that exists for nothing else; returns the mount point."""
 
     def number(path: str) -> str:
@@ -308,7 +326,7 @@ def _overlay_classic(lowers: Sequence[str], upper: str, work: str) -> str:
     data = "lowerdir=" + ":".join([number(path) for path in lowers])
     if upper:
         data += f",upperdir={number(upper)},workdir={number(work)}"
-        data += "".join(f",{option}=off" for option in _OVERLAY_WRITABLE_OPTIONS)
+        data += "".join(f",{name}" if value is None else f",{name}={value}" for name, value in options)
     target = os.path.abspath(lowers[0])
     os.chdir("/proc/self/fd")
     mount("overlay", target, "overlay", 0, data)

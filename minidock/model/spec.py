@@ -1,7 +1,8 @@
 """From a container to its OCI runtime spec (runtime-spec 1.2): the default sandbox as data.
 
-What the spec cannot say is an annotation: the user by name (resolved inside the root file system), the seccomp profile
-by name, and whether HOME is to be found in the image's passwd.
+What the spec cannot say is an annotation: the user by name (resolved inside the root file system) and the seccomp
+profile by name; in a mount, the volume that it is of and a path below that. Mounts are listed in the order in which
+they are made: the engine's own first, then the others, shallow before deep.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ VERSION = "1.2.0"
 USER = "io.minidock.user"
 SECCOMP = "io.minidock.seccomp"
 SUBPATH = "io.minidock.subpath"
+VOLUME = "io.minidock.volume"
 INIT_TARGET = "/sbin/docker-init"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -37,6 +39,11 @@ MASKED = (
     "/sys/devices/virtual/powercap",
 )
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+LIMITS = (("RLIMIT_CORE", 0, 0), ("RLIMIT_NOFILE", 1024, 524288), ("RLIMIT_NPROC", -1, -1))
+"""Resource limits as (name, soft, hard), whatever the caller's own are; -1 and what is above the hard limit that there
+is mean that one. Descriptors as systemd has them (select(2) breaks above 1024); processes are limited by the cgroup, as
+RLIMIT_NPROC counts those of a user ID over all containers."""
 
 _NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _FLAGS = ("nosuid", "noexec", "nodev")
@@ -123,7 +130,7 @@ def container_spec(
         read_only=settings.read_only,
         hostname=record.hostname,
         mounts=[*binds, *(_user_mount(m, volume_path) for m in record.mounts)],
-        targets={m.target for m in record.mounts},
+        replaced={check_target(m.target): m.type for m in record.mounts},
         cgroups_path=cgroups_path,
     )
 
@@ -146,7 +153,7 @@ def step_spec(
         read_only=False,
         hostname=hostname,
         mounts=[bind_mount(path, target, options=("rbind", "rprivate")) for target, path in files],
-        targets=set(),
+        replaced={},
         cgroups_path=cgroups_path,
     )
 
@@ -193,10 +200,10 @@ def security_options(options: Sequence[str]) -> tuple[bool, str, bool]:
 
 
 def check_target(target: str) -> str:
-    """Return a mount target made canonical; raise UsageError for one inside /proc or /sys or at the root itself.
+    """Return a mount target made canonical; raise UsageError for one inside /proc or at the root itself.
 
-    Masks and the pseudo file systems lie there, so a mount over them would open or fake them (SECURITY 1.2; the files
-    that lxcfs serves are let through).
+    Masks and kernel parameters lie there, so a mount over them would open or fake them; the files that lxcfs serves are
+    let through.
     """
     path = os.path.normpath("/" + target.lstrip("/"))
     if path == "/":
@@ -214,7 +221,7 @@ def _spec(
     read_only: bool,
     hostname: str,
     mounts: list[dict[str, Any]],
-    targets: set[str],
+    replaced: dict[str, str],
     cgroups_path: str,
 ) -> dict[str, Any]:
     no_new_privs, seccomp, unconfined = security_options(sandbox.security_opt)
@@ -234,11 +241,14 @@ def _spec(
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
             "noNewPrivileges": no_new_privs,
             "oomScoreAdj": 0,
-            "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+            "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in LIMITS],
         },
         "root": {"path": rootfs, "readonly": read_only},
         "hostname": hostname,
-        "mounts": [*_default_mounts(sandbox, targets), *mounts],
+        "mounts": [
+            *_default_mounts(sandbox, replaced),
+            *sorted(mounts, key=lambda mount: mount["destination"].count("/")),
+        ],
         "annotations": {
             USER: process.user,
             SECCOMP: seccomp or ("unconfined" if sandbox.privileged else "builtin"),
@@ -247,7 +257,8 @@ def _spec(
             "namespaces": _namespaces(sandbox.network),
             "maskedPaths": [] if open_paths else list(MASKED),
             "readonlyPaths": [] if open_paths else list(READ_ONLY),
-            "devices": [*_default_devices(targets), *sandbox.devices],
+            # A directory of the host's at /dev is not ours to fill (runc, needsSetupDev); a tmpfs there is.
+            "devices": [] if replaced.get("/dev", "tmpfs") != "tmpfs" else [*_default_devices(), *sandbox.devices],
             "resources": {"devices": _device_rules(sandbox.privileged), "pids": {"limit": sandbox.pids_limit}},
             "sysctl": _sysctls(sandbox.network),
             "cgroupsPath": cgroups_path,
@@ -268,7 +279,8 @@ def _sysctls(network: str) -> dict[str, str]:
     return {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
 
 
-def _default_mounts(sandbox: Sandbox, targets: set[str]) -> list[dict[str, Any]]:
+def _default_mounts(sandbox: Sandbox, replaced: Iterable[str]) -> list[dict[str, Any]]:
+    """A person's mount at one of these places takes the place of it and of those below."""
     access = "rw" if sandbox.privileged else "ro"
     table: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("/proc", "proc", "proc", _FLAGS),
@@ -282,13 +294,11 @@ def _default_mounts(sandbox: Sandbox, targets: set[str]) -> list[dict[str, Any]]
     return [
         {"destination": target, "type": kind, "source": source, "options": list(options)}
         for target, kind, source, options in table
-        if target not in targets and not ("/dev" in targets and target.startswith("/dev/"))
+        if not any(target == path or target.startswith(f"{path}/") for path in replaced)
     ]
 
 
-def _default_devices(targets: set[str]) -> list[dict[str, Any]]:
-    if "/dev" in targets:
-        return []
+def _default_devices() -> list[dict[str, Any]]:
     return [
         {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
         for name, major, minor in _NODES
@@ -316,6 +326,8 @@ def _user_mount(mount: Mount, volume_path: Callable[[str], str]) -> dict[str, An
     if mount.read_only:
         options.append("ro" if mount.recursive == "writable" else "rro")
     value = bind_mount(source, target, options=options)
+    if mount.type == "volume":
+        value[VOLUME] = mount.source
     if mount.subpath:
         value[SUBPATH] = mount.subpath
     return value

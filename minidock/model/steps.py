@@ -29,11 +29,15 @@ class Step(Protocol):
 
 
 class OverlayMount(NamedTuple):
-    """A kernel overlayfs: ``lowers`` are directories, topmost first; ``upper`` and ``work`` are empty for read-only."""
+    """A kernel overlayfs: ``lowers`` are directories, topmost first; ``upper`` and ``work`` are empty for read-only.
+
+    A ``volatile`` one's upper directory need not outlive the machine, so nothing waits for the disk.
+    """
 
     lowers: tuple[str, ...]
     upper: str = ""
     work: str = ""
+    volatile: bool = False
 
 
 class TreeMount(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from minidock.kernel import mount as km
 from minidock.kernel import namespaces as ns
 from minidock.kernel.resolve import open_in_root
+from minidock.runtime.attributes import set_attributes
 
 if TYPE_CHECKING:
     from minidock.kernel.cgroups import Layout
@@ -33,24 +34,34 @@ class JoinCgroup(NamedTuple):
         context.cgroup.attach_self(born="unified" in context.cgroup.paths)
 
 
+class LeaveCgroupNamespace(NamedTuple):
+    """Enter a cgroup namespace of one's own whose root is the cgroup that was just joined (cgroup_namespaces(7))."""
+
+    where: str = "child"
+    why: str = "resources and devices"
+
+    def describe(self) -> str:
+        return "unshare the cgroup namespace: the container's own cgroup is the root of what it sees"
+
+    def execute(self, context: ChildContext) -> None:
+        del context
+        ns.unshare(ns.CLONE_NEWCGROUP)
+
+
 class MountCgroups(NamedTuple):
-    """Leave the cgroup namespace (version 1, after the child was attached), then mount what it shows."""
+    """Mount what the cgroup namespace shows, in the form of the host's layout; nothing where it has none."""
 
     layout: Layout
     target: str
     read_only: bool
-    private: bool
     where: str = "child"
     why: str = "resources and devices"
 
     def describe(self) -> str:
         access = "ro" if self.read_only else "rw"
-        unshare = "unshare the cgroup namespace; " if self._must_unshare else ""
-        return f"{unshare}mount cgroup (version {self.layout.version}) on {self.target} {access}"
+        return f"mount cgroup (version {self.layout.version}) on {self.target} {access}"
 
     def execute(self, context: ChildContext) -> None:
-        if self._must_unshare:
-            ns.unshare(ns.CLONE_NEWCGROUP)
         attrs = _ATTRS | (km.MOUNT_ATTR_RDONLY if self.read_only else 0)
         if self.layout.version == 2:
             tree = km.new_mount("cgroup2", attrs=attrs, source="cgroup")
@@ -58,10 +69,6 @@ class MountCgroups(NamedTuple):
             os.close(tree)
         elif self.layout.version == 1:
             self._mount_version_1(context, attrs)
-
-    @property
-    def _must_unshare(self) -> bool:
-        return self.private and self.layout.version == 1
 
     def _mount_version_1(self, context: ChildContext, attrs: int) -> None:
         """One mount for each hierarchy, below a tmpfs that becomes read-only when all directories are made."""
@@ -81,5 +88,5 @@ class MountCgroups(NamedTuple):
             os.close(mounted)
             os.close(point)
         if self.read_only:
-            km.mount_setattr(tree, attr_set=km.MOUNT_ATTR_RDONLY)
+            set_attributes(tree, km.MOUNT_ATTR_RDONLY)
         os.close(tree)

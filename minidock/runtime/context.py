@@ -60,6 +60,7 @@ class ChildContext:
         "dev",
         "env",
         "identity",
+        "limits",
         "proc",
         "report",
         "root",
@@ -79,6 +80,7 @@ class ChildContext:
         self.dev = -1
         self.env: dict[str, str] = {}
         self.identity: Identity | None = None
+        self.limits: tuple[tuple[str, int, int], ...] = ()
         self.stubs: list[str] = []
 
     def attach(self, mount: int, target: str, *, directory: bool, strict: bool = False) -> None:
@@ -136,9 +138,14 @@ class ChildContext:
                 self._make_entry(parent, parts[count - 1], directory=directory or count < len(parts))
                 # What is made on a mount inside of the tree, such as /dev, goes with that mount.
                 if os.fstat(parent).st_dev == os.fstat(self.root).st_dev:
-                    self.stubs.append(path)
+                    self.stubs.append(f"{self._path_inside(parent)}/{parts[count - 1]}")
             finally:
                 os.close(parent)
+
+    def _path_inside(self, directory: int) -> str:
+        """The real path of a directory of the tree: links of the image may have led to it."""
+        root = os.readlink(f"/proc/self/fd/{self.root}").rstrip("/")
+        return os.readlink(f"/proc/self/fd/{directory}").removeprefix(root).rstrip("/")
 
     def _make_entry(self, parent: int, name: str, *, directory: bool) -> None:
         before = os.fstat(parent)

@@ -16,19 +16,25 @@ from minidock.errors import ConflictError, ContainerStartError
 from minidock.kernel import caps
 from minidock.kernel import namespaces as ns
 from minidock.kernel import process as kp
+from minidock.model.spec import LIMITS
 from minidock.runtime import process_steps as ps
-from minidock.runtime.launch import Channel, finish_birth, run_child, send_go
+from minidock.runtime.launch import Channel, finish_birth, report, run_child, send_go, signals_held, start_error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from minidock.kernel.cgroups import Cgroup
     from minidock.log import Log
     from minidock.runtime.context import ChildContext, Stdio
+    from minidock.runtime.launch import ChildStep
 
+_GOAL = "run the command in the container"
 _INNER = ns.CLONE_NEWNS | ns.CLONE_NEWNET | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWCGROUP
 
 
 class ExecProcess(NamedTuple):
-    """What is to be run; ``env`` is whole but for HOME, ``user`` docker's ``user[:group]``."""
+    """What is to be run; ``env`` is whole but for HOME, ``user`` docker's ``user[:group]``, ``limits`` as in
+    ``SetLimits``."""
 
     args: tuple[str, ...]
     env: tuple[str, ...]
@@ -38,6 +44,7 @@ class ExecProcess(NamedTuple):
     capabilities: frozenset[str]
     no_new_privs: bool
     program: bytes | None
+    limits: tuple[tuple[str, int, int], ...] = LIMITS
 
 
 class ExecStarted(NamedTuple):
@@ -77,62 +84,100 @@ def exec_in(pid: int, start_time: int, process: ExecProcess, *, cgroup: Cgroup, 
     Raises ConflictError if that process is gone, else what ``launch.start`` raises.
     """
     target = _open_target(pid, start_time)
-    caps.preload()
-    steps = (
+    born_read = born_write = -1
+    try:
+        caps.preload()
+        steps = _steps(process, target, _keyring(cgroup))
+        born_read, born_write = os.pipe2(os.O_CLOEXEC)
+        with Channel(terminal=process.terminal) as channel:
+            waiter = kp.spawn(
+                lambda: _wait_for_command(target, steps, channel, born_write, cgroup=cgroup, stdio=stdio, log=log)
+            )
+            os.close(born_write)
+            born_write = -1
+            channel.become_parent()
+            return _finish(channel, waiter, born_read, process, log)
+    except OSError as error:
+        # Only the caller's own descriptors and processes can be short here.
+        raise start_error(
+            "start a process", error.errno or 0, str(error.filename or ""), error.strerror or "", goal=_GOAL
+        ) from None
+    finally:
+        for fd in (target, born_read, born_write):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _wait_for_command(
+    target: int, steps: Sequence[ChildStep], channel: Channel, born: int, *, cgroup: Cgroup, stdio: Stdio, log: Log
+) -> int:
+    """The first process's life: join, give birth to the command, wait for it and pass its end on."""
+    doing = "join the container"
+    try:
+        # A session of its own: what a terminal sends to the caller's group must not end the waiting.
+        kp.setsid()
+        kp.set_dumpable(False)
+        ps.set_own_oom_score(0)
+        cgroup.attach_self()
+        ns.setns(target, ns.CLONE_NEWPID)
+        doing = "clone3 in the container, whose limit of processes may be reached"
+        with signals_held():
+            inner, inner_fd = kp.clone3(0)
+            if inner == 0:
+                channel.become_child()
+                run_child((), steps, channel=channel, cgroup=cgroup, stdio=stdio, log=log)
+    except BaseException as error:
+        report(channel.report_child, doing, error)
+        return 125
+    os.write(born, str(kp.host_pid(inner_fd)).encode())
+    channel.close(*channel.__slots__)
+    os.close(born)
+    code = kp.wait_pidfd(inner_fd) or 0
+    return code if code >= 0 else 128 - code
+
+
+def _steps(process: ExecProcess, target: int, keyring: str) -> tuple[ChildStep, ...]:
+    return (
         JoinNamespaces(target),
         *((ps.OpenConsole(),) if process.terminal else ()),
+        ps.SetLimits(process.limits, 0),
+        ps.JoinKeyring(keyring),
         ps.ResolveUser(process.user, process.env),
         ps.EnterDirectory(process.cwd),
         ps.DropPrivileges(process.capabilities, process.no_new_privs, process.program),
         ps.Exec(process.args),
     )
-    born_read, born_write = os.pipe2(os.O_CLOEXEC)
-    try:
-        with Channel(terminal=process.terminal) as channel:
 
-            def wait_for_command() -> int:
-                # A session of its own: what a terminal sends to the caller's group must not end the waiting.
-                kp.setsid()
-                kp.set_dumpable(False)
-                cgroup.attach_self()
-                ns.setns(target, ns.CLONE_NEWPID)
-                inner, inner_fd = kp.clone3(0)
-                if inner == 0:
-                    channel.become_child()
-                    run_child((), steps, channel=channel, cgroup=cgroup, stdio=stdio, log=log)
-                os.write(born_write, str(kp.host_pid(inner_fd)).encode())
-                channel.close(*channel.__slots__)
-                os.close(born_write)
-                code = kp.wait_pidfd(inner_fd) or 0
-                return code if code >= 0 else 128 - code
 
-            waiter = kp.spawn(wait_for_command)
-            os.close(born_write)
-            born_write = -1
-            channel.become_parent()
-            return _finish(channel, waiter, born_read, process, log)
-    finally:
-        os.close(target)
-        os.close(born_read)
-        if born_write >= 0:
-            os.close(born_write)
+def _keyring(cgroup: Cgroup) -> str:
+    """The name of the container's session keyring: the cgroup's is the container's ID and a nonce."""
+    name = os.path.basename(next(iter(cgroup.directories), ""))
+    return ps.session_keyring(name.rpartition("-")[0])
 
 
 def _finish(channel: Channel, waiter: kp.Child, born: int, process: ExecProcess, log: Log) -> ExecStarted:
-    """Let the command go and wait for its exec. On failure the waiter is reaped and the failure raised."""
+    """Let the command go and wait for its exec. On failure both processes are killed and the failure raised."""
+    pidfd = console = -1
     try:
         number = int(os.read(born, 32) or b"0")
-        pidfd = ns.pidfd_open(number) if number else -1
+        if number:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = ns.pidfd_open(number)
         if log.verbose:
             send_go(channel)
-        console = finish_birth(channel, process.args[0], terminal=process.terminal)
+        console = finish_birth(channel, process.args[0], terminal=process.terminal, goal=_GOAL)
         if pidfd < 0:
             raise ContainerStartError("cannot join the container: it is stopping")
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            kp.pidfd_send_signal(waiter.pidfd, signal.SIGKILL)
+        for fd in (pidfd, waiter.pidfd):
+            with contextlib.suppress(ProcessLookupError):
+                if fd >= 0:
+                    kp.pidfd_send_signal(fd, signal.SIGKILL)
         waiter.wait()
         waiter.close()
+        for fd in (pidfd, console):
+            if fd >= 0:
+                os.close(fd)
         raise
     return ExecStarted(number, pidfd, waiter, console)
 

@@ -25,7 +25,7 @@ from minidock.runtime.context import ChildContext, ParentContext, Stdio
 from minidock.runtime.program import exec_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from minidock.kernel.cgroups import Cgroup
     from minidock.log import Log
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from minidock.runtime.plan import Plan
 
 _GO = b"g"
+# All but the two that the C library keeps to itself.
+_SIGNALS = (*range(1, 32), *range(34, 65))
+_HINT = 100
 
 
 class Started(NamedTuple):
@@ -64,12 +67,29 @@ class Channel:
         "trampoline",
     )
 
+    console_child: int
+    console_parent: int
+    go_child: int
+    go_parent: int
+    ready_child: int
+    ready_parent: int
+    report_child: int
+    report_parent: int
+    trampoline: int
+
     def __init__(self, *, terminal: bool) -> None:
-        self.ready_parent, self.ready_child = os.pipe2(os.O_CLOEXEC)
-        self.go_child, self.go_parent = os.pipe2(os.O_CLOEXEC)
-        self.report_parent, self.report_child = os.pipe2(os.O_CLOEXEC)
-        self.console_parent, self.console_child = _socket_pair() if terminal else (-1, -1)
-        self.trampoline = open_trampoline()
+        for name in self.__slots__:
+            setattr(self, name, -1)
+        try:
+            self.ready_parent, self.ready_child = os.pipe2(os.O_CLOEXEC)
+            self.go_child, self.go_parent = os.pipe2(os.O_CLOEXEC)
+            self.report_parent, self.report_child = os.pipe2(os.O_CLOEXEC)
+            if terminal:
+                self.console_parent, self.console_child = _socket_pair()
+            self.trampoline = open_trampoline()
+        except OSError as error:
+            self.close(*self.__slots__)
+            raise start_error("open the pipes to the container", error.errno or 0, "", error.strerror or "") from None
 
     def __enter__(self) -> Channel:
         return self
@@ -118,17 +138,11 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
     log.debug(plan.birth.describe())
     cgroup = context.cgroup
     assert cgroup is not None, "the plan's first step makes the cgroup"
-    cgroup_fd = cgroup.open_unified() if "unified" in cgroup.paths else -1
-    try:
-        pid, pidfd = kp.clone3(plan.flags, cgroup_fd=cgroup_fd)
-    finally:
-        if cgroup_fd >= 0:
-            os.close(cgroup_fd)
-    if pid == 0:
-        channel.become_child()
-        run_child(plan.mounts, plan.inside, channel=channel, cgroup=cgroup, stdio=stdio, log=log)
-    context.pidfd = pidfd
-    context.pid = kp.host_pid(pidfd)
+    with signals_held():
+        if _clone_into(cgroup, plan.flags, context) == 0:
+            channel.become_child()
+            run_child(plan.mounts, plan.inside, channel=channel, cgroup=cgroup, stdio=stdio, log=log)
+    context.pid = kp.host_pid(context.pidfd)
     channel.become_parent()
     for step in plan.beside:
         _perform(step, context, log)
@@ -138,21 +152,49 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
     stubs = read_ready(channel.ready_parent)
     start_time = kp.start_time(context.pid)
     console = finish_birth(channel, plan.args[0], terminal=plan.terminal)
-    return Started(context.pid, pidfd, start_time, cgroup, console, stubs)
+    return Started(context.pid, context.pidfd, start_time, cgroup, console, stubs)
 
 
-def finish_birth(channel: Channel, name: str, *, terminal: bool) -> int:
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """No signal is handled meanwhile: in the parent none comes between a birth and the note of it, and the child, which
+    unblocks all right before its exec, never runs the caller's handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _clone_into(cgroup: Cgroup, flags: int, context: ParentContext) -> int:
+    """clone3, in the cgroup where version 2 is mounted: 0 in the child."""
+    cgroup_fd = -1
+    try:
+        cgroup_fd = cgroup.open_unified() if "unified" in cgroup.paths else -1
+        pid, context.pidfd = kp.clone3(flags, cgroup_fd=cgroup_fd)
+    except OSError as error:
+        raise start_error("clone3", error.errno or 0, str(error.filename or ""), error.strerror or "") from None
+    finally:
+        if cgroup_fd >= 0:
+            os.close(cgroup_fd)
+    return pid
+
+
+def finish_birth(channel: Channel, name: str, *, terminal: bool, goal: str = "start the container") -> int:
     """Let the child go on and wait for its exec; the pty's master, or -1. Raises what the child failed with."""
     send_go(channel)
     console = -1
-    if terminal:
-        _, fds = kp.recv_fds(channel.console_parent, 1)
-        console = fds[0] if fds else -1
-    failure = kp.read_failure(channel.report_parent)
-    if failure is not None:
+    try:
+        if terminal:
+            _, fds = kp.recv_fds(channel.console_parent, 1)
+            console = fds[0] if fds else -1
+        failure = kp.read_failure(channel.report_parent)
+        if failure is not None:
+            raise _error_of(failure, name, goal)
+    except BaseException:
         if console >= 0:
             os.close(console)
-        raise _error_of(failure, name)
+        raise
     return console
 
 
@@ -168,7 +210,7 @@ def _perform(step: Step, context: ParentContext, log: Log) -> None:
     try:
         step.execute(context)
     except OSError as error:
-        raise _start_error(step.describe(), error.errno or 0, str(error.filename or ""), error.strerror or "") from None
+        raise start_error(step.describe(), error.errno or 0, str(error.filename or ""), error.strerror or "") from None
 
 
 def send_go(channel: Channel) -> None:
@@ -191,6 +233,7 @@ def _take_down(context: ParentContext) -> None:
             kp.pidfd_send_signal(context.pidfd, signal.SIGKILL)
         kp.wait_pidfd(context.pidfd)
         os.close(context.pidfd)
+        context.pidfd = -1
     if context.cgroup is not None:
         with contextlib.suppress(OSError):
             context.cgroup.remove()
@@ -222,6 +265,8 @@ def run_child(
         console=channel.console_child,
         report=channel.report_child,
     )
+    # What is made on the way, mount points and working directory, has the modes that are written in the code.
+    os.umask(0o022)
     try:
         if log.verbose:
             _wait_go(channel)
@@ -235,7 +280,7 @@ def run_child(
             log.debug(step.describe())
             step.execute(context)
     except BaseException as error:
-        _report(context.report, step, error)
+        report(context.report, step.describe() if step is not None else "start", error)
     kp.exit_now(125)
 
 
@@ -244,20 +289,18 @@ def _wait_go(channel: Channel) -> None:
         kp.exit_now(125)
 
 
-def _report(fd: int, step: ChildStep | None, error: BaseException) -> None:
+def report(fd: int, doing: str, error: BaseException) -> None:
     """Send what went wrong: an error of ours by its class's name, the kernel's as errno, step and path."""
     if isinstance(error, errors.MinidockError):
         failure = kp.Failure(0, type(error).__name__, error.hint, error.message)
     elif isinstance(error, OSError):
-        what = step.describe() if step is not None else "start"
-        failure = kp.Failure(error.errno or errno.EIO, what, str(error.filename or ""), error.strerror or "")
+        failure = kp.Failure(error.errno or errno.EIO, doing, str(error.filename or ""), error.strerror or "")
     else:
-        what = step.describe() if step is not None else "start"
-        failure = kp.Failure(errno.EIO, what, "", f"{type(error).__name__}: {error}")
+        failure = kp.Failure(errno.EIO, doing, "", f"{type(error).__name__}: {error}")
     kp.send_failure(fd, failure)
 
 
-def _error_of(failure: kp.Failure, name: str) -> errors.MinidockError:
+def _error_of(failure: kp.Failure, name: str, goal: str) -> errors.MinidockError:
     if not failure.errno:
         kind = getattr(errors, failure.step, errors.ContainerStartError)
         error: errors.MinidockError = kind(failure.message, hint=failure.path)
@@ -265,10 +308,15 @@ def _error_of(failure: kp.Failure, name: str) -> errors.MinidockError:
     if failure.step == "exec":
         # The trampoline's bare errno: the kernel refused the command itself.
         return exec_failure(name, failure.errno)
-    return _start_error(failure.step, failure.errno, failure.path, failure.message)
+    return start_error(failure.step, failure.errno, failure.path, failure.message, goal=goal)
 
 
-def _start_error(step: str, number: int, path: str, text: str) -> errors.ContainerStartError:
+def start_error(
+    doing: str, number: int, path: str, text: str, *, goal: str = "start the container"
+) -> errors.ContainerStartError:
+    """The error for a step that the kernel refused; what it was doing becomes the hint, cut to a line."""
     reason = (text or os.strerror(number)).lower()
-    where = f": {path}" if path and path not in step else ""
-    return errors.ContainerStartError(f"cannot start the container: {reason}{where}", hint=f"while: {step}")
+    where = f": {path}" if path and path not in doing else ""
+    if len(doing) > _HINT:
+        doing = f"{doing[:_HINT]}..."
+    return errors.ContainerStartError(f"cannot {goal}: {reason}{where}", hint=f"while: {doing}")

@@ -7,19 +7,21 @@ that was resolved inside the new root, so that no link of the image and no race 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import NamedTuple
 
 from minidock.errors import ContainerStartError
 from minidock.kernel import mount as km
-from minidock.kernel.resolve import open_beneath, open_in_root
+from minidock.kernel.resolve import mkdirs_in_root, open_beneath, open_in_root
 from minidock.kernel.root import pivot_into
-from minidock.model.steps import OverlayMount, RootMount
+from minidock.model.steps import OverlayMount, RootMount, TreeMount
+from minidock.runtime.attributes import set_attributes
 from minidock.runtime.context import ChildContext
 from minidock.runtime.options import MountOptions
 
-PSEUDO = frozenset({"proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"})
+_STRICT = frozenset({"/proc", "/sys", "/dev"})
 _DEV_LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -49,7 +51,6 @@ class MountRoot(NamedTuple):
 
     root: RootMount
     path: str
-    read_only: bool
     where: str = "child"
 
     @property
@@ -57,20 +58,24 @@ class MountRoot(NamedTuple):
         return "writable layer over the image's layers" if isinstance(self.root, OverlayMount) else "root file system"
 
     def describe(self) -> str:
-        access = " ro" if self.read_only else ""
         if isinstance(self.root, OverlayMount):
             upper = f" upperdir={self.root.upper} workdir={self.root.work}" if self.root.upper else ""
-            return f"mount overlay on {self.path}{access} lowerdir={':'.join(self.root.lowers)}{upper}"
-        return f"mount bind {self.root.path} on {self.path}{access}"
+            return f"mount overlay on {self.path} lowerdir={':'.join(self.root.lowers)}{upper}"
+        return f"mount bind {self.root.path} on {self.path}{' ro' if self.root.read_only else ''}"
 
     def execute(self, context: ChildContext) -> None:
         if isinstance(self.root, OverlayMount):
-            tree = km.overlay(self.root.lowers, upper=self.root.upper, work=self.root.work)
+            tree = km.overlay(
+                self.root.lowers, upper=self.root.upper, work=self.root.work, volatile=self.root.volatile
+            )
         else:
             tree = km.open_tree(self.root.path, recursive=True)
-        if self.read_only or (not isinstance(self.root, OverlayMount) and self.root.read_only):
-            km.mount_setattr(tree, attr_set=km.MOUNT_ATTR_RDONLY)
         km.move_mount(tree, self.path)
+        if isinstance(self.root, TreeMount):
+            # It came as the host's slave: what is mounted there later would appear here.
+            set_attributes(tree, propagation=km.MS_PRIVATE, recursive=True)
+            if self.root.read_only:
+                set_attributes(tree, km.MOUNT_ATTR_RDONLY)
         context.root = tree
 
 
@@ -91,13 +96,13 @@ class MountFilesystem(NamedTuple):
     def execute(self, context: ChildContext) -> None:
         try:
             fd = km.new_mount(self.fstype, self.options.data, attrs=self.options.attrs, source=self.source)
-        except OSError:
+        except OSError as error:
             # A kernel may be built without POSIX message queues; nothing else is optional.
-            if self.fstype == "mqueue":
+            if self.fstype == "mqueue" and error.errno == errno.ENODEV:
                 return
             raise
         # The descriptor stays open where a later step writes through it; exec closes it.
-        context.attach(fd, self.target, directory=True, strict=self.target in {"/proc", "/sys", "/dev"})
+        context.attach(fd, self.target, directory=True, strict=self.target in _STRICT)
         if self.fstype == "proc" and self.target == "/proc":
             context.proc = fd
         elif self.fstype == "tmpfs" and self.target == "/dev":
@@ -123,14 +128,14 @@ class BindMount(NamedTuple):
 
     def execute(self, context: ChildContext) -> None:
         tree = self._open_source()
+        options = self.options
         try:
-            directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-            km.mount_setattr(tree, propagation=self.options.propagation, recursive=self.options.propagation_recursive)
-            if self.options.attrs:
-                km.mount_setattr(tree, attr_set=self.options.attrs)
-            if self.options.recursive_attrs:
-                km.mount_setattr(tree, attr_set=self.options.recursive_attrs, recursive=True)
-            context.attach(tree, self.target, directory=directory)
+            context.attach(tree, self.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+            set_attributes(tree, propagation=options.propagation, recursive=options.propagation_recursive)
+            if options.attrs:
+                set_attributes(tree, options.attrs)
+            if options.recursive_attrs:
+                set_attributes(tree, options.recursive_attrs, recursive=True)
         finally:
             os.close(tree)
 
@@ -142,7 +147,12 @@ class BindMount(NamedTuple):
                 raise ContainerStartError(
                     f"bind source path does not exist: {self.source}", hint=f"it is needed at {self.target}"
                 ) from None
-        base = os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            base = os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ContainerStartError(
+                f"cannot use {self.source}, of which {self.subpath!r} is needed: {error.strerror}"
+            ) from None
         try:
             below = open_beneath(base, self.subpath, os.O_PATH)
         except OSError as error:
@@ -168,18 +178,19 @@ class MakeDevices(NamedTuple):
         return "mknod " + " ".join(path for path, *_ in self.nodes) + "; link /dev/fd stdin stdout stderr ptmx core"
 
     def execute(self, context: ChildContext) -> None:
-        if context.dev < 0:
-            return
         for path, mode, major, minor, uid, gid in self.nodes:
             directory, _, name = path.removeprefix("/dev/").rpartition("/")
-            parent = context.dev
-            if directory:
-                os.makedirs(f"/proc/self/fd/{context.dev}/{directory}", 0o755, exist_ok=True)
-                parent = open_beneath(context.dev, directory, os.O_PATH | os.O_DIRECTORY)
-            os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
-            os.chmod(f"/proc/self/fd/{parent}/{name}", stat.S_IMODE(mode))
-            if uid or gid:
-                os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            parent = mkdirs_in_root(context.dev, directory or ".")
+            try:
+                os.mknod(name, mode, os.makedev(major, minor), dir_fd=parent)
+                # mknod's own mode is cut by the umask; nobody but this process is in here yet.
+                os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
+                if uid or gid:
+                    os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from None
+            finally:
+                os.close(parent)
         for name, value in _DEV_LINKS:
             os.symlink(value, name, dir_fd=context.dev)
 
@@ -205,19 +216,15 @@ class MaskPaths(NamedTuple):
                         empty = km.new_mount(
                             "tmpfs", (("nr_blocks", "1"), ("nr_inodes", "1")), attrs=km.MOUNT_ATTR_RDONLY
                         )
-                    cover = km.open_tree(empty)
+                    _cover(point, km.open_tree(empty))
                 else:
-                    cover = km.open_tree(null)
-                    km.mount_setattr(cover, attr_set=km.MOUNT_ATTR_RDONLY)
-                km.move_mount(cover, point)
-                os.close(cover)
+                    _cover(point, km.open_tree(null), km.MOUNT_ATTR_RDONLY)
                 os.close(point)
 
     def _null(self, context: ChildContext) -> int:
-        if context.dev >= 0:
-            null = os.open("null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=context.dev)
-        else:
-            null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        """The container's own null device, or the host's where its /dev is no tmpfs of ours."""
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        null = os.open("null", flags, dir_fd=context.dev) if context.dev >= 0 else os.open("/dev/null", flags)
         status = os.fstat(null)
         if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
             raise ContainerStartError("cannot mask paths: /dev/null is not the null device")
@@ -238,11 +245,29 @@ class ReadOnlyPaths(NamedTuple):
         for path in self.paths:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 point = open_in_root(context.root, path, os.O_PATH, follow=False)
-                cover = km.open_tree(point, recursive=True)
-                km.mount_setattr(cover, attr_set=km.MOUNT_ATTR_RDONLY, recursive=True)
-                km.move_mount(cover, point)
-                os.close(cover)
+                _cover(point, km.open_tree(point, recursive=True), km.MOUNT_ATTR_RDONLY, recursive=True)
                 os.close(point)
+
+
+def _cover(point: int, cover: int, attributes: int = 0, *, recursive: bool = False) -> None:
+    """Mount ``cover`` on ``point`` and close it."""
+    km.move_mount(cover, point)
+    if attributes:
+        set_attributes(cover, attributes, recursive=recursive)
+    os.close(cover)
+
+
+class ReadOnlyRoot(NamedTuple):
+    """Make the root read-only, once every mount point and the working directory are made; mounts in it stay as is."""
+
+    where: str = "child"
+    why: str = "root file system"
+
+    def describe(self) -> str:
+        return "remount / ro"
+
+    def execute(self, context: ChildContext) -> None:
+        set_attributes(context.root, km.MOUNT_ATTR_RDONLY)
 
 
 class PivotRoot(NamedTuple):

@@ -35,6 +35,11 @@ _PROPAGATION = {
 }
 
 
+def _without(attrs: int, bits: int) -> int:
+    """Access times are one field of the attributes: a new value takes the place of the old."""
+    return attrs & ~km.MOUNT_ATTR_ATIME if bits & km.MOUNT_ATTR_ATIME else attrs
+
+
 class MountOptions(NamedTuple):
     """``attrs`` are MOUNT_ATTR_* bits; ``recursive_attrs`` go to submounts too; ``data`` is for the file system.
 
@@ -58,7 +63,7 @@ def parse_options(options: Iterable[str]) -> MountOptions:
     data: list[tuple[str, str | None]] = []
     for option in options:
         if option in _ATTRS:
-            attrs |= _ATTRS[option]
+            attrs = _without(attrs, _ATTRS[option]) | _ATTRS[option]
         elif option in _CLEARS:
             attrs &= ~_CLEARS[option]
         elif option == "rro":

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from minidock.errors import ContainerStartError, UsageError
 from minidock.kernel import cgroups
 from minidock.kernel.caps import bounding_set
-from minidock.model.spec import SECCOMP, SUBPATH, USER
+from minidock.model.spec import SECCOMP, SUBPATH, USER, VOLUME
 from minidock.model.steps import RootMount, Step
 from minidock.runtime import mount_steps as ms
 from minidock.runtime import process_steps as ps
 from minidock.runtime import seccomp
-from minidock.runtime.cgroup_steps import JoinCgroup, MountCgroups
+from minidock.runtime.cgroup_steps import JoinCgroup, LeaveCgroupNamespace, MountCgroups
 from minidock.runtime.options import parse_options
 from minidock.runtime.parent_steps import FLAGS, Clone, CreateCgroup
 
@@ -61,6 +61,7 @@ def plan(
     ``seccomp_cache`` is a private directory for compiled filters. Raises UsageError for a spec that makes no sense and
     ContainerStartError where the host cannot do what it asks.
     """
+    _check_process(spec["process"])
     layout = layout or cgroups.detect()
     kinds = tuple(namespace["type"] for namespace in spec["linux"]["namespaces"])
     # On cgroup v1 the child leaves its cgroup namespace itself, after it has joined: else it would see "/name".
@@ -68,6 +69,7 @@ def plan(
     flags = 0
     for kind in born:
         flags |= FLAGS[kind]
+    left = (LeaveCgroupNamespace(),) if "cgroup" in kinds and layout.version == 1 else ()
     resources = spec["linux"]["resources"]
     rules = tuple(_device_rule(rule) for rule in resources.get("devices", ()))
     return Plan(
@@ -75,27 +77,20 @@ def plan(
         birth=Clone(born),
         flags=flags,
         beside=tuple(step for step in extra if step.where == "parent"),
-        mounts=(JoinCgroup(cgroup), *_mounts(spec, root)),
-        inside=tuple(_inside(spec, extra=extra, seccomp_cache=seccomp_cache, layout=layout, kinds=kinds)),
+        mounts=(JoinCgroup(cgroup), *left, *_mounts(spec, root, layout)),
+        inside=tuple(_inside(spec, extra=extra, seccomp_cache=seccomp_cache, kinds=kinds)),
         terminal=bool(spec["process"].get("terminal")),
         args=tuple(spec["process"]["args"]),
     )
 
 
-def _mounts(spec: dict[str, Any], root: RootMount) -> list[Step]:
-    path = spec["root"]["path"]
-    writable = [m for m in spec["mounts"] if m["type"] != "cgroup"]
-    steps: list[Step] = [ms.DetachFromHost(), ms.MountRoot(root, path, spec["root"].get("readonly", False))]
-    # What the engine mounts comes first, then people's mounts, shallow before deep.
-    steps += [_mount_step(m) for m in writable if m["type"] in {*ms.PSEUDO, "tmpfs"} and m["source"] != "tmpfs"]
-    devices = spec["linux"].get("devices", ())
-    dev = next((m for m in writable if m["destination"] == "/dev"), None)
-    if dev is not None and dev["type"] == "tmpfs":
-        steps.insert(3, _mount_step(dev))
-        steps.insert(4, ms.MakeDevices(tuple(_device_node(device) for device in devices)))
-    rest = [m for m in writable if m["type"] not in ms.PSEUDO and m["destination"] != "/dev" and m["source"] != "shm"]
-    rest.sort(key=lambda m: m["destination"].count("/"))
-    steps += [_mount_step(m) for m in rest]
+def _mounts(spec: dict[str, Any], root: RootMount, layout: cgroups.Layout) -> list[Step]:
+    """The tree, mounted in the order that the spec lists (runtime-spec, config.md, "Mounts")."""
+    steps: list[Step] = [ms.DetachFromHost(), ms.MountRoot(root, spec["root"]["path"])]
+    for mount in spec["mounts"]:
+        steps.append(_mount_step(mount, layout))
+        if mount["destination"] == "/dev" and mount["type"] == "tmpfs":
+            steps.append(ms.MakeDevices(tuple(_device_node(device) for device in spec["linux"].get("devices", ()))))
     return steps
 
 
@@ -104,15 +99,10 @@ def _inside(
     *,
     extra: Sequence[Step],
     seccomp_cache: str,
-    layout: cgroups.Layout,
     kinds: Sequence[str],
 ) -> list[Step]:
     process, linux, annotations = spec["process"], spec["linux"], spec.get("annotations", {})
     steps: list[Step] = [step for step in extra if step.where == "child"]
-    cgroup_mount = next((m for m in spec["mounts"] if m["type"] == "cgroup"), None)
-    if cgroup_mount is not None:
-        read_only = "ro" in cgroup_mount["options"]
-        steps.append(MountCgroups(layout, cgroup_mount["destination"], read_only, "cgroup" in kinds))
     if process.get("terminal"):
         steps.append(ps.OpenConsole())
     if spec.get("hostname") and "uts" in kinds:
@@ -125,9 +115,11 @@ def _inside(
     if linux.get("maskedPaths"):
         steps.append(ms.MaskPaths((*linux["maskedPaths"], *_thermal_paths())))
     steps.append(ms.PivotRoot(spec["root"]["path"]))
-    steps.append(ps.JoinKeyring(f"_ses.{os.path.basename(os.path.dirname(spec['root']['path']))[:64]}"))
+    steps.append(ps.JoinKeyring(ps.session_keyring(os.path.basename(os.path.dirname(spec["root"]["path"])))))
     steps.append(ps.ResolveUser(annotations.get(USER, ""), tuple(process["env"])))
     steps.append(ps.EnterDirectory(process["cwd"]))
+    if spec["root"].get("readonly"):
+        steps.append(ms.ReadOnlyRoot())
     bounding = frozenset(process["capabilities"]["bounding"])
     program = seccomp.program(profile=annotations.get(SECCOMP, "builtin"), bounding=bounding, cache_dir=seccomp_cache)
     steps.append(ps.DropPrivileges(bounding, bool(process.get("noNewPrivileges")), program))
@@ -135,14 +127,28 @@ def _inside(
     return steps
 
 
-def _mount_step(mount: dict[str, Any]) -> Step:
+def _mount_step(mount: dict[str, Any], layout: cgroups.Layout) -> Step:
     options = parse_options(mount["options"])
     text = ",".join(mount["options"])
     target = mount["destination"]
+    if mount["type"] == "cgroup":
+        return MountCgroups(layout, target, "ro" in mount["options"])
     if mount["type"] == "bind":
-        why = "volumes" if "/volumes/" in mount["source"] else "bind mounts"
+        why = "volumes" if VOLUME in mount else "bind mounts"
         return ms.BindMount(mount["source"], target, options, text, mount.get(SUBPATH, ""), why)
     return ms.MountFilesystem(mount["type"], mount["source"], target, options, text)
+
+
+def _check_process(process: dict[str, Any]) -> None:
+    """Refuse what no exec could be given. Images bring such environments."""
+    if not process["args"]:
+        raise UsageError("there is no command to run", hint="give it after the image's name")
+    for what, values in (("argument", process["args"]), ("environment entry", process["env"])):
+        for value in values:
+            if "\0" in value:
+                raise UsageError(f"invalid {what} {value!r}: it holds a null character")
+    if "\0" in process["cwd"]:
+        raise UsageError(f"invalid working directory {process['cwd']!r}: it holds a null character")
 
 
 def _device_rule(rule: dict[str, Any]) -> cgroups.DeviceRule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -16,7 +17,7 @@ from minidock.kernel.resolve import open_in_root
 from minidock.kernel.trampoline import exec_trampoline
 from minidock.model.users import MAX_FILE, Identity, lookup, parse_user
 from minidock.runtime.context import ChildContext
-from minidock.runtime.program import find_program
+from minidock.runtime.program import exec_failure, find_program
 
 ERROR_FD = 3
 _FIRST_HIGH = 10
@@ -63,7 +64,12 @@ class OpenConsole(NamedTuple):
         return "open a pty in the container's /dev/pts; bind it on /dev/console"
 
     def execute(self, context: ChildContext) -> None:
-        pts = open_in_root(context.root, "/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            pts = open_in_root(context.root, "/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise ContainerStartError(
+                "cannot open a terminal: the container has no /dev/pts", hint="leave out -t, or the mount on /dev"
+            ) from None
         try:
             master, slave = tty.new_pty(pts)
         finally:
@@ -80,7 +86,11 @@ class OpenConsole(NamedTuple):
 
 
 class SetLimits(NamedTuple):
-    """Resource limits (soft, hard; -1 means the hard limit that there is) and the out-of-memory score."""
+    """Resource limits (soft, hard; -1 means the hard limit that there is) and the out-of-memory score.
+
+    The limits come into force right before the exec, when the caller's descriptors are closed: there may be more of
+    them than the container's limit.
+    """
 
     limits: tuple[tuple[str, int, int], ...]
     oom_score_adj: int
@@ -92,17 +102,21 @@ class SetLimits(NamedTuple):
         return f"limits {' '.join(texts)}; oom_score_adj {self.oom_score_adj}"
 
     def execute(self, context: ChildContext) -> None:
-        for name, soft, hard in self.limits:
-            number = getattr(resource, name)
-            ceiling = resource.getrlimit(number)[1]
-            limit = _clamp(hard, ceiling)
-            resource.setrlimit(number, (_clamp(soft, limit), limit))
+        context.limits = self.limits
         # Only a privileged engine may lower the score below its own.
         with contextlib.suppress(PermissionError):
             _write_proc(context, "self/oom_score_adj", str(self.oom_score_adj))
 
 
+def set_own_oom_score(score: int) -> None:
+    """Set the calling process's out-of-memory score through the /proc at hand, as far as it is allowed to."""
+    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(str(score).encode())
+
+
 class JoinKeyring(NamedTuple):
+    """Take part in the container's own session keyring instead of the caller's (keyrings(7))."""
+
     name: str
     where: str = "child"
     why: str = "namespaces"
@@ -113,6 +127,11 @@ class JoinKeyring(NamedTuple):
     def execute(self, context: ChildContext) -> None:
         del context
         kp.join_session_keyring(self.name)
+
+
+def session_keyring(container: str) -> str:
+    """The name of a container's session keyring, by which its further commands join it."""
+    return f"_ses.{container[:64]}"
 
 
 class ResolveUser(NamedTuple):
@@ -130,7 +149,8 @@ class ResolveUser(NamedTuple):
         passwd = read_account_file(context.root, "/etc/passwd")
         group = read_account_file(context.root, "/etc/group")
         context.identity = lookup(parse_user(self.user), passwd, group)
-        context.env = dict(value.partition("=")[::2] for value in self.env)
+        # An entry without a name, which an image may have, can be given to no program.
+        context.env = {name: text for name, _, text in (value.partition("=") for value in self.env) if name}
         context.env.setdefault("HOME", context.identity.home)
 
 
@@ -151,6 +171,12 @@ class EnterDirectory(NamedTuple):
             point = context.mount_point(self.cwd, directory=True)
         except NotADirectoryError:
             raise ContainerStartError(f"working directory {self.cwd!r} is not a directory") from None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ContainerStartError(
+                f"cannot enter the working directory {self.cwd!r}: links lead nowhere or out of the container"
+            ) from None
         os.fchdir(point)
         os.close(point)
         if not os.getcwd().startswith("/"):
@@ -178,6 +204,8 @@ class DropPrivileges(NamedTuple):
         identity = context.identity or Identity(0, 0, (0,), "/", "root")
         nothing: frozenset[str] = frozenset()
         held = self.capabilities if identity.uid == 0 else nothing
+        if identity.uid:
+            _give_streams(context, identity.uid)
         caps.limit_bounding(self.capabilities)
         if self.program and not self.no_new_privs:
             seccomp.load(self.program)
@@ -213,9 +241,16 @@ class Exec(NamedTuple):
         if context.stdio.terminal:
             tty.set_controlling(0)
         kp.reset_signals()
-        os.umask(0o022)
         kp.close_from(ERROR_FD + 1, keep=(trampoline,))
-        exec_trampoline(trampoline, path, self.args, context.env, error_fd=ERROR_FD)
+        for name, soft, hard in context.limits:
+            _limit(getattr(resource, name), soft, hard)
+        try:
+            exec_trampoline(trampoline, path, self.args, context.env, error_fd=ERROR_FD)
+        except OSError as error:
+            if error.errno == errno.E2BIG:
+                # The kernel measures before it looks at the program: arguments and environment are the person's.
+                raise exec_failure(self.args[0], errno.E2BIG) from None
+            raise
 
 
 def _write_proc(context: ChildContext, path: str, value: str) -> None:
@@ -224,9 +259,16 @@ def _write_proc(context: ChildContext, path: str, value: str) -> None:
         return
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=context.proc)
     try:
-        os.write(fd, value.encode())
+        os.write(fd, os.fsencode(value))
     finally:
         os.close(fd)
+
+
+def _give_streams(context: ChildContext, uid: int) -> None:
+    """Pipes and the terminal become the user's, which can open them again then, as ``> /dev/stdout`` does (runc)."""
+    for fd in set(context.stdio[:3]):
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) or context.stdio.terminal:
+            os.fchown(fd, uid, -1)
 
 
 def _high(fd: int) -> int:
@@ -248,9 +290,14 @@ def read_account_file(root: int, path: str) -> str:
             raise ContainerStartError(f"the image's {path} is not a regular file")
         if status.st_size > MAX_FILE:
             raise ContainerStartError(f"the image's {path} is larger than {MAX_FILE} bytes")
-        return os.read(fd, MAX_FILE).decode("utf-8", "replace")
+        return os.fsdecode(os.read(fd, MAX_FILE))
     finally:
         os.close(fd)
+
+
+def _limit(number: int, soft: int, hard: int) -> None:
+    ceiling = _clamp(hard, resource.getrlimit(number)[1])
+    resource.setrlimit(number, (_clamp(soft, ceiling), ceiling))
 
 
 def _clamp(value: int, ceiling: int) -> int:

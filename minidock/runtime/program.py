@@ -53,6 +53,9 @@ def _check(path: str, name: str) -> None:
         raise CommandNotExecutableError(f"exec {name!r}: {_lower(error)}") from None
     if stat.S_ISDIR(status.st_mode):
         raise CommandNotExecutableError(f"exec {name!r}: is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        # Not opened, since that may wait for ever; the kernel's own answer to exec is this one.
+        raise CommandNotExecutableError(f"exec {name!r}: it is no regular file: permission denied")
     if not os.access(path, os.X_OK, effective_ids=True):
         raise CommandNotExecutableError(f"exec {name!r}: permission denied")
     try:
@@ -110,6 +113,10 @@ def _check_elf(name: str, head: bytes) -> None:
 def exec_failure(name: str, number: int) -> CommandNotFoundError | CommandNotExecutableError:
     """The error for an exec that the kernel refused with errno ``number``."""
     text = os.strerror(number).lower()
+    if number == errno.E2BIG:
+        return CommandNotExecutableError(
+            f"exec {name!r}: {text}", hint="all arguments and environment variables together exceed the kernel's limit"
+        )
     if number == errno.ENOENT:
         return CommandNotFoundError(f"exec {name!r}: {text}")
     return CommandNotExecutableError(f"exec {name!r}: {text}")

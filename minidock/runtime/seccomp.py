@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
+from _blake2 import blake2b
 from typing import TYPE_CHECKING, Any
 
 from minidock.errors import UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 UNCONFINED = "unconfined"
 
-_MAGIC = b"minidock seccomp 1\n"
+_MAGIC = b"minidock seccomp 2\n"
 _DIGEST_BYTES = 32
 _MAX_PROFILE = 4 << 20
 _SOURCES = ("seccomp.py", "seccomp_default.py", "../kernel/seccomp.py")
@@ -201,7 +201,7 @@ def _read_profile(path: str) -> bytes:
 def _key(content: bytes, bounding: frozenset[str]) -> str:
     """What the program depends on: profile, capabilities, machine, kernel, library and the code that compiles."""
     system = os.uname()
-    digest = hashlib.sha256(content)
+    digest = _hash(content)
     for text in (",".join(sorted(bounding)), system.machine, system.release, kernel.library_mark()):
         digest.update(f"\0{text}".encode())
     folder = os.path.dirname(__file__)
@@ -209,6 +209,11 @@ def _key(content: bytes, bounding: frozenset[str]) -> str:
         with open(f"{folder}/{name}", "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()
+
+
+def _hash(content: bytes) -> blake2b:
+    # From its own module: hashlib loads OpenSSL, which costs a start 2 ms.
+    return blake2b(content, digest_size=_DIGEST_BYTES)
 
 
 def _cached(path: str) -> bytes | None:
@@ -224,7 +229,7 @@ def _cached(path: str) -> bytes | None:
     if not content.startswith(_MAGIC):
         return None
     digest, code = content[len(_MAGIC) :][:_DIGEST_BYTES], content[len(_MAGIC) + _DIGEST_BYTES :]
-    return code if code and hashlib.sha256(code).digest() == digest else None
+    return code if code and _hash(code).digest() == digest else None
 
 
 def _store(path: str, code: bytes) -> None:
@@ -233,7 +238,7 @@ def _store(path: str, code: bytes) -> None:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with open(fd, "wb") as file:
-            file.write(_MAGIC + hashlib.sha256(code).digest() + code)
+            file.write(_MAGIC + _hash(code).digest() + code)
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -117,7 +117,9 @@ def _keep(plan: Plan, output: int, result: int, builder: int, log: Log) -> int:
     """The keeper's life: start the step and wait for it; each line of JSON is something the builder must know."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kp.set_pdeathsig(signal.SIGKILL)
-    if select.select([builder], [], [], 0)[0]:
+    poll = select.poll()
+    poll.register(builder, select.POLLIN)
+    if poll.poll(0):
         return 1
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 

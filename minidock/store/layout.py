@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from minidock.errors import HostError, StoreError
@@ -10,6 +9,7 @@ from minidock.store import files, locks
 
 DEFAULT_ROOT = "/var/lib/minidock"
 FORMAT = 1
+_MAX_NAME = 255
 
 _FOLDERS = {
     "images": 0o700,
@@ -32,16 +32,15 @@ _EMPTY_INDEX = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.inde
 class DataRoot:
     """The folder that holds all state, and ``run``, the folder for what a reboot may lose.
 
-    ``path`` is taken as it is, made absolute; ``run`` is ``/run/minidock/roots/<12 hex digits of the real path's
-    sha256>`` unless given, so that two data roots never meet.
+    ``path`` is taken as it is, made absolute; ``run`` is ``/run/minidock/roots/<the real path, escaped>`` unless given,
+    so that two data roots never meet.
     """
 
     __slots__ = ("path", "run")
 
     def __init__(self, path: str = DEFAULT_ROOT, *, run: str = "") -> None:
         self.path = os.path.abspath(path)
-        real = os.path.realpath(self.path)
-        self.run = run or f"/run/minidock/roots/{hashlib.sha256(os.fsencode(real)).hexdigest()[:12]}"
+        self.run = run or f"/run/minidock/roots/{_escaped(os.path.realpath(self.path))}"
 
     @property
     def images(self) -> str:
@@ -220,3 +219,16 @@ class DataRoot:
             if not os.path.exists(self.index):
                 files.write_json(self.index, _EMPTY_INDEX, sync=True, mode=0o644, scratch=self.tmp)
             files.write_atomic(f"{self.path}/version", f"{FORMAT}\n".encode(), sync=True, scratch=self.tmp)
+
+
+def _escaped(path: str) -> str:
+    """A path as one file name that a person can read: ``var-lib-minidock`` (systemd-escape(1), --path).
+
+    A path too long for a file name is told by its digest instead.
+    """
+    name = path.strip("/").replace("\\", "\\x5c").replace("-", "\\x2d").replace("/", "-") or "-"
+    if len(os.fsencode(name)) <= _MAX_NAME:
+        return name
+    from minidock.model.digest import digest_of
+
+    return digest_of(os.fsencode(path))[7:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import socket
 import tarfile
 from typing import Any
 
@@ -263,3 +264,19 @@ def test_the_opaque_mark_comes_first(stack: Any) -> None:
 
     packed = stack.edit(edit)
     assert _names(stack, packed) == [".", "d", "d/.wh..wh..opq", "d/+"]
+
+
+def test_a_socket_in_the_place_of_something_deletes_it(lab: Any, stack: Any) -> None:
+    """A layer holds no sockets, but what was there before it is gone all the same."""
+
+    def edit(root: str) -> None:
+        os.unlink(f"{root}/one")
+        shutil.rmtree(f"{root}/d")
+        for name in ("one", "d", "fresh"):
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(f"{root}/{name}")
+
+    packed = stack.edit(edit)
+    assert _names(stack, packed) == [".", ".wh.d", ".wh.one"]
+    for made in (stack, lab.rebuilt(stack)):
+        assert list(made.view()) == ["", "s"]

@@ -31,7 +31,7 @@ def test_the_default_and_the_second_opening(folders: tuple[str, str], monkeypatc
     driver = registry.open_driver("", *folders)
     assert driver.name == "overlay2"
     assert os.stat(f"{folders[0]}/overlay2").st_mode & 0o777 == 0o700
-    monkeypatch.setattr(Overlay2, "probe", lambda scratch: pytest.fail("tried out again"))
+    monkeypatch.setattr(Overlay2, "probe", lambda _: pytest.fail("tried out again"))
     assert registry.open_driver("overlay2", *folders).name == "overlay2"
 
 
@@ -55,7 +55,7 @@ def test_other_drivers_say_what_is_missing(folders: tuple[str, str], name: str, 
 
 
 def test_a_file_system_of_the_right_kind(folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "fs_name", lambda magic: "btrfs")
+    monkeypatch.setattr(registry, "fs_name", lambda _: "btrfs")
     with pytest.raises(DriverError, match="no driver that uses btrfs snapshots"):
         registry.open_driver("btrfs", f"{folders[0]}/not/made/yet", folders[1])
 
@@ -105,9 +105,8 @@ def test_overlay2_on_an_overlay_is_refused_and_vfs_works(lab: Any) -> None:
         made.edit(lambda path: [os.mkdir(f"{path}/d"), os.mkdir(f"{path}/d/gone")])
         made.edit(lambda path: os.rmdir(f"{path}/d/gone"))
         again = type(stack)(registry.open_driver("vfs", f"{root}/layers", f"{root}/tmp"), made.new_folder())
-        for diff_id in made.diff_ids:
-            for key in inner.keys():
-                inner.remove(key)
+        for key in list(inner.keys()):
+            inner.remove(key)
         for diff_id in made.diff_ids:
             again.unpack(made.tars[diff_id], diff_id)
         assert list(again.view()) == ["", "d"]

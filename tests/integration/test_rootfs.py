@@ -135,7 +135,7 @@ def test_trees_are_made_again_from_blobs(rootfs: Rootfs) -> None:
     rootfs.ensure((base,))
     layer = _edit(rootfs, (base,), lambda root: [os.unlink(f"{root}/a"), os.symlink("x", f"{root}/s")])
     chain = (base, layer.digest)
-    for key in rootfs.driver.keys():
+    for key in list(rootfs.driver.keys()):
         rootfs.driver.remove(key)
     with pytest.raises(StoreError, match="cannot find the layers"):
         rootfs.mounts(chain, None)

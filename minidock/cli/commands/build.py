@@ -24,6 +24,7 @@ def execute(
     quiet: bool,
     progress: str,
 ) -> int:
+    """Read the Dockerfile from standard input where asked, build, and with ``-q`` print the image's ID."""
     if path == "-" or "://" in path or path.startswith("git@"):
         raise UsageError(f"the build context {path!r} is not there yet", hint="give a directory")
     if progress not in ("auto", "plain", "quiet"):

@@ -20,6 +20,7 @@ def execute(
     detach: bool,  # noqa: ARG001 - a command line of run may be taken as it is
     **flags: Any,
 ) -> int:
+    """Print the steps, in three columns: where each runs, what it is for, what it does."""
     steps = session.engine.explain(image, *command, **create_options(flags))
     width = max(len(step.why) for step in steps)
     for step in steps:

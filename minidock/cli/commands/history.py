@@ -22,6 +22,7 @@ def execute(
     no_trunc: bool,
     format: str | None,  # noqa: A002 - the flag's name
 ) -> int:
+    """Print the history as a table, as IDs, or in a format."""
     from minidock.cli.table import print_ids, print_list
 
     rows = [_row(entry, no_trunc=no_trunc) for entry in session.engine.history(image)]

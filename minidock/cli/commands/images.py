@@ -13,7 +13,6 @@ from minidock.model.reference import parse_reference
 if TYPE_CHECKING:
     from minidock.cli.filters import Filters
     from minidock.cli.session import Session
-    from minidock.store.images import Image
 
 COLUMNS = {"Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "CreatedSince": "CREATED", "Size": "SIZE"}
 FILTERS = ("dangling", "label", "before", "since", "until", "reference")
@@ -31,6 +30,7 @@ def execute(
     filter: tuple[str, ...],  # noqa: A002 - the flags' names
     format: str | None,  # noqa: A002
 ) -> int:
+    """Print the images as a table, one line for each name, as IDs, or in a format."""
     from minidock.cli.filters import Filters
     from minidock.cli.table import print_ids, print_list
 
@@ -46,7 +46,7 @@ def execute(
     return 0
 
 
-def _filtered(session: Session, filters: Filters) -> list[Image]:
+def _filtered(session: Session, filters: Filters) -> list[Any]:
     engine = session.engine
     images = list(engine.images())
     created = {image.id: image.created for image in images}
@@ -64,7 +64,7 @@ def _filtered(session: Session, filters: Filters) -> list[Image]:
     ]
 
 
-def _rows(images: list[Image], filters: Filters, wanted: str | None, *, no_trunc: bool) -> Iterator[dict[str, Any]]:
+def _rows(images: list[Any], filters: Filters, wanted: str | None, *, no_trunc: bool) -> Iterator[dict[str, Any]]:
     patterns = filters.values("reference")
     for image in images:
         for name in image.names or ("",):

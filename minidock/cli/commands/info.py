@@ -39,6 +39,7 @@ LABELS = (
 
 
 def execute(session: Session, *, format: str | None) -> int:  # noqa: A002 - the flag's name
+    """Print the block for people with its warnings on standard error, or what ``--format`` makes of it."""
     from minidock.cli.table import print_objects
     from minidock.cli.template import Template
 

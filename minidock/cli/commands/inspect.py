@@ -15,6 +15,7 @@ KINDS = ("container", "image", "volume")
 
 
 def execute(session: Session, *, name: tuple[str, ...], type: str | None, format: str | None) -> int:  # noqa: A002 - the flags' names
+    """Print what is known of each name; without ``--type`` the first kind that has it counts."""
     engine = session.engine
     look_ups = {"container": engine.inspect, "image": engine.image_inspect, "volume": engine.volume_inspect}
     if type is not None and type not in KINDS:

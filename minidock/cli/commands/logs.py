@@ -34,6 +34,7 @@ def execute(
     since: int | None,
     until: int | None,
 ) -> int:
+    """Copy the output, each stream to its own."""
     pieces = session.engine.logs(
         container,
         follow=follow,

@@ -37,6 +37,7 @@ def execute(
     filter: tuple[str, ...],  # noqa: A002
     format: str | None,  # noqa: A002
 ) -> int:
+    """Print the containers as a table, as IDs, or in a format."""
     from minidock.cli.filters import Filters
     from minidock.cli.table import print_ids, print_list
 

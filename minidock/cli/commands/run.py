@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def execute(session: Session, *, image: str, command: tuple[str, ...], detach: bool, **flags: Any) -> int:
+    """Run the container and end with its status, or leave it running and print its ID."""
     options = create_options(flags)
     if detach:
         session.print(session.engine.run(image, *command, detach=True, **options).id)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def execute(session: Session, *, container: tuple[str, ...], attach: bool, interactive: bool) -> int:
+    """Start the containers, or one of them attached, ending with its status."""
     if not attach and not interactive:
         return session.each(container, session.engine.start)
     if len(container) != 1:

@@ -20,6 +20,7 @@ def execute(
     filter: tuple[str, ...],  # noqa: A002 - the flags' names
     format: str | None,  # noqa: A002
 ) -> int:
+    """Print the volumes as a table, as names, or in a format."""
     from minidock.cli.filters import Filters
     from minidock.cli.table import print_ids, print_list
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def execute(session: Session, *, all: bool, force: bool) -> int:  # noqa: A002 - the flag's name
+    """Ask, unless told not to, then remove and say what that freed."""
     which = "all volumes" if all else "anonymous volumes"
     if not force and not session.confirm(f"WARNING! This removes {which} that no container refers to."):
         return 0

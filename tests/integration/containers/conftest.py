@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from minidock.containers import attach, create, launching, lifecycle, logs, status
+from minidock.containers.claim import Claim
 from minidock.containers.parts import Parts
 from minidock.errors import MinidockError
 from minidock.kernel import namespaces, process, tty
@@ -84,7 +85,13 @@ class Box:
         rootfs: Any = PlainRootfs(self.tree)
         self.parts = Parts(self.root, ContainerStore(self.root), Volumes(self.root), rootfs, Log(fd=self.messages))
 
-    def create(self, *command: str, config: dict[str, Any] | None = None, **settings: Any) -> Record:
+    def create(
+        self,
+        *command: str,
+        config: dict[str, Any] | None = None,
+        claim: Claim | None = None,
+        **settings: Any,
+    ) -> Record:
         image = ImageConfig.new(architecture="amd64")
         image.config.update(config or {})
         return create.create(
@@ -93,6 +100,7 @@ class Box:
             config=image,
             driver="fake",
             parts=self.parts,
+            claim=claim,
         )
 
     def start(self, record: Record, *, launch: Callable[..., Any] = launch) -> None:

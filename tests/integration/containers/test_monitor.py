@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -179,6 +180,19 @@ def test_start_of_a_running_one_is_nothing(box: Any) -> None:
     assert box.state(record).pid == pid
 
 
+def test_of_simultaneous_starts_one_starts(box: Any, fake_launch: Any) -> None:
+    record = box.create("sleep", "1000")
+
+    def start() -> int:
+        return 1 if lifecycle.start(box.parts, record.id, launch=fake_launch) is None else 0
+
+    children = [process.spawn(start) for _ in range(5)]
+    assert sorted(child.wait() for child in children) == [0, 1, 1, 1, 1]
+    for child in children:
+        child.close()
+    assert box.state(record).status == "running"
+
+
 def test_a_second_start_begins_afresh_and_says_so(box: Any) -> None:
     record = box.create("sh", "-c", "echo again")
     for _ in range(2):
@@ -308,7 +322,8 @@ def test_a_missing_volume_of_mount_is_refused_before_any_side_effect(box: Any, t
 def test_a_signal_during_the_start_reaches_the_container(box: Any, fake_launch: Any, wait_until: Any) -> None:
     def slow(request: Any) -> Any:
         (box.folder(record) / "starting").touch()
-        time.sleep(0.3)
+        while not (box.folder(record) / "signalled").exists():
+            time.sleep(0.01)
         return fake_launch(request)
 
     def start_and_follow() -> int:
@@ -318,16 +333,24 @@ def test_a_signal_during_the_start_reaches_the_container(box: Any, fake_launch: 
         outcome = attach.Session(running.connection, stdin=-1, stdout=-1, stderr=-1, terminal=False).run()
         return outcome.status or 0
 
-    # Until the shell has set its trap the first process of a pid namespace ignores the signal, so it is sent twice.
-    record = box.create("sh", "-c", "trap 'exit 7' INT; while :; do sleep 0.01; done")
+    # Until the shell has set its trap the first process of a pid namespace ignores the signal, so another one follows.
+    record = box.create("sh", "-c", "trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done")
     with process.spawn(start_and_follow) as starter:
         wait_until((box.folder(record) / "starting").exists)
+        wait_until(lambda: _blocks(starter.pid, signal.SIGINT))
         process.pidfd_send_signal(starter.pidfd, signal.SIGINT)
-        wait_until(lambda: box.state(record).status == "running")
-        time.sleep(0.3)
-        process.pidfd_send_signal(starter.pidfd, signal.SIGINT)
+        (box.folder(record) / "signalled").touch()
+        box.wait_for_output(record, b"ready")
+        with contextlib.suppress(ProcessLookupError):
+            process.pidfd_send_signal(starter.pidfd, signal.SIGINT)
         assert starter.wait() == 7
     assert box.state(record).exit_code == 7
+
+
+def _blocks(pid: int, number: int) -> bool:
+    """Whether the process holds a signal back (proc(5), SigBlk)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return bool(int(next(line for line in lines if line.startswith("SigBlk:")).split()[1], 16) >> (number - 1) & 1)
 
 
 def test_logs_follow_ends_with_the_container(box: Any) -> None:

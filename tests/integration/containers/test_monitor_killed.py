@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from minidock.containers import attach, leftovers, lifecycle, monitor, rest, status
+from minidock.containers.claim import Claim
 from minidock.errors import ContainerStartError, NoSuchContainerError
 from minidock.kernel import process
 from minidock.model.container import State
@@ -174,6 +175,19 @@ def test_a_starter_killed_at_once_changes_nothing(box: Any, fake_launch: Any, wa
         assert starter.wait() == 9
     wait_until(lambda: box.state(record).status == "exited")
     assert (box.state(record).exit_code, box.output(record)) == (0, b"done\n")
+
+
+def test_a_claimed_container_goes_with_its_maker_and_others_stay(box: Any, fake_launch: Any) -> None:
+    box.create("true", name="later", auto_remove=True)
+    with Claim() as claim:
+        record = box.create("true", name="now", auto_remove=True, claim=claim, mounts=(Mount("volume", "", "/a"),))
+        assert {found.name for found, _ in status.list_all(box.parts)} == {"later", "now"}
+    assert [found.name for found, _ in status.list_all(box.parts)] == ["later"]
+    assert box.parts.volumes.list() == []
+    with Claim() as claim:
+        record = box.create("sleep", "1000", name="now", auto_remove=True, claim=claim)
+        box.start(record)
+    assert box.state(record).status == "running"
 
 
 def test_after_a_reboot_nothing_claims_to_run(box: Any) -> None:

@@ -42,6 +42,7 @@ def test_a_closed_pipe_is_no_traceback(minidock: Any) -> None:
     process.stdout.readline()
     process.stdout.close()
     stderr = process.stderr.read()
+    process.stderr.close()
     assert process.wait(10) == 141
     assert stderr == b""
 

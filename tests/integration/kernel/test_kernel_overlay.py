@@ -240,3 +240,20 @@ def test_overlays_mount_goes_with_its_descriptor(tmp_path: Path) -> None:
     remove(tmp_path / "c")
     fd = mount.overlay([str(tmp_path / "layer-0")], **writable(tmp_path / "c"))
     os.close(fd)
+
+
+@pytest.mark.parametrize("strategy", ["append", "string", "child"])
+def test_a_volatile_upper_can_be_mounted_again(tmp_path: Path, strategy: str) -> None:
+    lower, upper, work = (tmp_path / name for name in ("lower", "upper", "work"))
+    for path in (lower, upper, work):
+        path.mkdir()
+    for number in range(2):
+        fd = mount.overlay([str(lower)], upper=str(upper), work=str(work), volatile=True, strategy=strategy)
+        try:
+            (Path(f"/proc/self/fd/{fd}") / f"file{number}").write_text("x")
+            assert (work / "work/incompat/volatile").is_dir()
+        finally:
+            os.close(fd)
+    assert sorted(os.listdir(upper)) == ["file0", "file1"]
+    with pytest.raises(OSError, match=r"Invalid|incompat|volatile|argument"):
+        os.close(mount.overlay([str(lower)], upper=str(upper), work=str(work), strategy=strategy))

@@ -11,8 +11,10 @@ import pytest
 
 from minidock.kernel import process as kp
 from minidock.log import Log
-from minidock.model.spec import Process, step_spec
-from minidock.model.steps import OverlayMount
+from minidock.model.container import Record, Settings
+from minidock.model.mounts import Mount
+from minidock.model.spec import Process, container_spec, step_spec
+from minidock.model.steps import OverlayMount, RootMount
 from minidock.runtime.context import Stdio
 from minidock.runtime.launch import Started, start
 from minidock.runtime.plan import Plan, available_capabilities, plan
@@ -33,6 +35,7 @@ class Sandbox:
     def __init__(self, folder: Path, lower: Path) -> None:
         self.folder = folder
         self.lower = lower
+        self.root: RootMount | None = None
         for name in ("upper", "work", "rootfs", "cache"):
             (folder / name).mkdir()
 
@@ -49,7 +52,7 @@ class Sandbox:
         return step_spec(process, rootfs=str(self.folder / "rootfs"), available=available_capabilities(), **more)
 
     def plan(self, spec: dict[str, Any]) -> Plan:
-        root = OverlayMount((str(self.lower),), str(self.upper), str(self.folder / "work"))
+        root = self.root or OverlayMount((str(self.lower),), str(self.upper), str(self.folder / "work"))
         return plan(spec, root=root, cgroup=cgroup_name(), seccomp_cache=str(self.folder / "cache"))
 
     def run(self, *args: str, change: Callable[[dict[str, Any]], None] | None = None, **options: Any) -> Outcome:
@@ -57,9 +60,44 @@ class Sandbox:
         spec = self.spec(*args, **options)
         if change:
             change(spec)
+        return self.finish(spec)
+
+    def container(self, script: str, *mounts: Mount, files: tuple[tuple[str, str], ...] = (), **more: Any) -> Outcome:
+        """Run a shell script with the spec of a container; ``more`` are its settings."""
+        settings = Settings("image", mounts=mounts, network="none", **more)
+        record = Record(
+            id="c" * 64,
+            name="one",
+            created=1,
+            image="image",
+            image_id="",
+            diff_ids=(),
+            driver="overlay2",
+            args=("sh", "-c", script),
+            env=(),
+            workdir=settings.workdir,
+            user=settings.user,
+            hostname="one",
+            labels=(),
+            mounts=mounts,
+            anonymous=(),
+            exposed_ports=(),
+            stop_signal="",
+            settings=settings,
+        )
+        spec = container_spec(
+            record,
+            rootfs=str(self.folder / "rootfs"),
+            files=files,
+            volume_path=lambda name: str(self.folder / name),
+            available=available_capabilities(),
+        )
+        return self.finish(spec)
+
+    def finish(self, spec: dict[str, Any]) -> Outcome:
         chunks: list[bytes] = []
         result: StepResult = run_to_exit(self.plan(spec), on_output=chunks.append, log=Log())
-        return Outcome(result.status, b"".join(chunks).decode(), result.stubs)
+        return Outcome(result.status, b"".join(chunks).decode(errors="surrogateescape"), result.stubs)
 
     def sh(self, script: str, **options: Any) -> Outcome:
         return self.run("sh", "-c", script, **options)

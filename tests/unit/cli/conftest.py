@@ -58,7 +58,7 @@ def run(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 
     def call(*line: str) -> Ran:
         capsys.readouterr()
-        status = main.main(line)
+        status = main.run_line(line)
         streams = capsys.readouterr()
         return Ran(status, streams.out, streams.err)
 

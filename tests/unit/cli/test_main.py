@@ -93,7 +93,7 @@ def test_click_completes_commands_and_flags(
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", index)
         with pytest.raises(SystemExit):
-            main.main([])
+            main.run_line([])
         assert expected in capsys.readouterr().out
 
 
@@ -138,6 +138,11 @@ class TestFailures:
     def test_debug_prints_the_traceback(self, run: Any, engine: Any) -> None:
         engine.results["tag"] = RuntimeError("boom")
         assert "Traceback" in run("--debug", "tag", "x", "y").err
+        engine.results["tag"] = errors.NoSuchImageError("no such image")
+        assert run("--debug", "tag", "x", "y").err == "minidock: no such image\n"
+
+    def test_a_containers_own_debug_flag_is_not_ours(self, run: Any) -> None:
+        assert "Traceback" not in run("run", "--bad", "image", "--debug").err
 
     def test_the_kernels_refusal_is_a_sentence(self, run: Any, engine: Any) -> None:
         engine.results["tag"] = PermissionError(13, "Permission denied", "/x")

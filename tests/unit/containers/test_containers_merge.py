@@ -143,5 +143,14 @@ def test_names_and_networks_are_checked() -> None:
         create.plan_record(Settings("i", network="mynet"), image_id=IMAGE_ID, config=config(Cmd=["c"]), driver="vfs")
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [{"cap_add": ("NO_SUCH",)}, {"cap_drop": ("x",)}, {"security_opt": ("nonsense",)}, {"network": "none-such"}],
+)
+def test_walls_are_checked_before_anything_is_made(flags: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        create.plan_record(Settings("i", **flags), image_id=IMAGE_ID, config=config(Cmd=["c"]), driver="vfs")
+
+
 def test_exposed_ports_are_sorted() -> None:
     assert merge.exposed_ports(config(ExposedPorts={"80/tcp": {}, "53/udp": {}})) == ("53/udp", "80/tcp")

@@ -1,0 +1,7 @@
+"""``minidock system``."""
+
+from __future__ import annotations
+
+from minidock.cli.declare import Group
+
+GROUP = Group("system", "Manage what minidock keeps on the host.", {"teardown": "system_teardown"})

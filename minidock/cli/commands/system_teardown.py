@@ -1,0 +1,22 @@
+"""``minidock system teardown``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minidock.cli.declare import Command
+
+if TYPE_CHECKING:
+    from minidock.cli.session import Session
+
+
+def execute(session: Session) -> int:
+    session.engine.teardown()
+    return 0
+
+
+COMMAND = Command(
+    "teardown",
+    "Remove the bridge, the firewall rules and the cgroups of minidock; nothing that is stored goes.",
+    execute,
+)

@@ -1,0 +1,35 @@
+"""What every verb works on: one data root, its configuration and storage driver, and where messages go."""
+
+from __future__ import annotations
+
+from minidock.log import Log
+from minidock.store import staging
+from minidock.store.config import load_config
+from minidock.store.layout import DataRoot
+
+
+class EngineBase:
+    """An engine without its verbs, which are functions of the other modules; ``Engine`` puts them together."""
+
+    __slots__ = ("_ready", "config", "driver", "log", "may_fork", "root")
+
+    def __init__(
+        self, root: str | None = None, *, driver: str | None = None, debug: bool = False, may_fork: bool = False
+    ) -> None:
+        self.config = load_config()
+        self.root = DataRoot(root or self.config.root)
+        self.driver = driver or self.config.storage_driver
+        self.log = Log(verbose=debug or self.config.debug)
+        self.may_fork = may_fork
+        self._ready = False
+
+    def ready(self) -> DataRoot:
+        """The data root with all its folders made, and free of what killed commands left half-made.
+
+        Raises HostError or StoreError where that cannot be.
+        """
+        if not self._ready:
+            self.root.ensure()
+            staging.sweep(self.root)
+            self._ready = True
+        return self.root

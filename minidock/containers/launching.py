@@ -79,7 +79,9 @@ def launch(request: Request) -> Launched:
         started = start(
             plan(
                 spec,
-                root=parts.rootfs.mounts(record.diff_ids, parts.root.container_dir(record.id)),
+                root=parts.rootfs.mounts(
+                    record.diff_ids, parts.root.container_dir(record.id), durable=record.settings.keep
+                ),
                 extra=attachment.steps,
                 cgroup=record.id,
                 seccomp_cache=f"{parts.root.cache}/seccomp",

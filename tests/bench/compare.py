@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 FIVE_RUNS = "FROM busybox\n" + "".join(f"RUN echo {n} > /file{n}\n" for n in range(5))
 COPY_FILES = "FROM busybox\nCOPY files /files\n"
-NOFILE = "nofile=1024:1024"
+# podman asks for more than the hard limits of an unprivileged host allow.
+LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
 
 class Tool(NamedTuple):
@@ -155,7 +156,7 @@ def podman(scratch: Path) -> Iterator[Tool | None]:
     tool = Tool(
         "podman",
         (command, "--runtime", "runc", "--root", f"{scratch}/podman", "--runroot", f"{scratch}/podman-run"),
-        run=("--ulimit", NOFILE),
+        run=LIMITS,
     )
     yield tool
     subprocess.run([*tool.command, "system", "reset", "-f"], capture_output=True)

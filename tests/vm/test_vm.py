@@ -11,13 +11,16 @@ pytestmark = pytest.mark.vm
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_machine_ran_to_its_end(report: Any) -> None:
-    assert report.status == "pytest ended with status 0\n", f"{report.status}\n{report.console}"
+def test_the_machine_ran_to_its_end(report: Any) -> None:
+    """Failed tests (status 1) are told file by file below; anything else is told by the console."""
+    assert report.status in {"0", "1"}, f"pytest in the machine: {report.status}\n{report.console}"
 
 
-def test_guest_passes(guest_path: str, report: Any) -> None:
+def test_guest(guest_path: str, report: Any) -> None:
     assert (ROOT / guest_path).exists(), f"{guest_path} is to be tested in the machine and does not exist"
     cases = report.under(guest_path)
     wrong = [f"{case.name}: {case.outcome}\n{case.text}" for case in cases if case.outcome in {"failed", "error"}]
     assert not wrong, "\n\n".join(wrong)
     assert any(case.outcome == "passed" for case in cases), f"no test of {guest_path} passed\n{report.console}"
+    unexplained = [case.name for case in cases if case.outcome == "skipped" and not case.text]
+    assert not unexplained, f"skipped without a reason: {unexplained}"

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from minidock.containers import lifecycle, status
+from minidock.containers.claim import Claim
 from minidock.containers.create import check_sources
 from minidock.containers.create import create as create_container
 from minidock.engine.output import Output
@@ -34,8 +35,13 @@ def settings_of(engine: EngineBase, image: str, command: Sequence[str], options:
     return settings._replace(keep=settings.keep or engine.config.keep)
 
 
-def create(engine: EngineBase, image: str, command: Sequence[str], options: Mapping[str, Any]) -> Record:
-    """Make a container. Mounts that cannot be are refused before the image is looked for."""
+def create(
+    engine: EngineBase, image: str, command: Sequence[str], options: Mapping[str, Any], *, claim: Claim | None = None
+) -> Record:
+    """Make a container. Mounts that cannot be are refused before the image is looked for.
+
+    ``claim`` is taken for the container, where it is to be started at once by this process.
+    """
     settings = settings_of(engine, image, command, options)
     parts = make_parts(engine, driver=engine.driver)
     check_sources(settings.mounts, parts.volumes)
@@ -44,7 +50,7 @@ def create(engine: EngineBase, image: str, command: Sequence[str], options: Mapp
     with locks.shared(parts.root.collection_lock):
         found = Images(parts.root).get(image)
         return create_container(
-            settings, image_id=found.id, config=found.config, driver=parts.rootfs.driver.name, parts=parts
+            settings, image_id=found.id, config=found.config, driver=parts.rootfs.driver.name, parts=parts, claim=claim
         )
 
 
@@ -58,20 +64,21 @@ def run(
     stdio: Stdio,
 ) -> RunResult:
     """Create and start; the caller is forked."""
-    record = create(engine, image, command, options)
-    parts = make_parts(engine, driver=record.driver)
-    if detach:
-        running = lifecycle.start(parts, record.id)
-        if running is not None:
-            running.close()
-        return RunResult(record.id)
-    outputs = Output(stdio[1]), Output(stdio[2])
-    try:
-        code = _follow(parts, record, stdin=stdio[0], stdout=outputs[0].fd, stderr=outputs[1].fd)
-        return RunResult(record.id, code, outputs[0].take(), outputs[1].take())
-    finally:
-        for output in outputs:
-            output.close()
+    with Claim() as claim:
+        record = create(engine, image, command, options, claim=claim)
+        parts = make_parts(engine, driver=record.driver)
+        if detach:
+            running = lifecycle.start(parts, record.id)
+            if running is not None:
+                running.close()
+            return RunResult(record.id)
+        outputs = Output(stdio[1]), Output(stdio[2])
+        try:
+            code = _follow(parts, record, stdin=stdio[0], stdout=outputs[0].fd, stderr=outputs[1].fd)
+            return RunResult(record.id, code, outputs[0].take(), outputs[1].take())
+        finally:
+            for output in outputs:
+                output.close()
 
 
 def start(engine: EngineBase, container: str, *, attach: bool, stdio: Stdio) -> int:

@@ -237,8 +237,7 @@ def overlay(
     if not upper and len(unique) == 1:
         return _read_only_clone(unique[0])
     if volatile:
-        with contextlib.suppress(FileNotFoundError):
-            os.rmdir(f"{work}/work/incompat/volatile")
+        _forget_volatile(work)
     options = _overlay_options(upper, volatile)
     chosen = strategy or _overlay_strategy(unique, upper, work)
     if chosen == "append":
@@ -248,6 +247,15 @@ def overlay(
     if chosen == "child":
         return _mounted_by_child(lambda: _overlay_classic(unique, upper, work, options))
     raise ValueError(f"unknown overlay strategy {strategy!r}")
+
+
+def _forget_volatile(work: str) -> None:
+    """Remove the mark of a former volatile mount, with the file that Linux 6.2 and newer keep in it."""
+    mark = f"{work}/work/incompat/volatile"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{mark}/dirty")
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(mark)
 
 
 def _overlay_options(upper: str, volatile: bool) -> list[tuple[str, str | None]]:

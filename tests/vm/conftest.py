@@ -25,8 +25,8 @@ CACHE = Path("/var/cache/minidock-tests")
 SUITE = "bookworm"
 KERNEL = "linux-image-cloud-amd64"
 PACKAGES = (
-    "python3 libseccomp2 libnftables1 nftables libcap2 busybox-static kmod iproute2 procps tini binutils attr acl"
-).split()
+    "python3,libseccomp2,libnftables1,nftables,libcap2,busybox-static,kmod,iproute2,procps,tini,binutils,attr,acl"
+)
 LEFT_OUT = ("doc", "man", "locale", "info")
 
 # The kernel hands what it does not know on its command line to the first process as environment, and starts it as
@@ -127,7 +127,7 @@ def make_disk(disk: Path, folder: Path, size: str) -> None:
 
 
 def base_command(tree: Path | str) -> list[str]:
-    command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={PACKAGES}"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
     command.append(f"--customize-hook={KERNEL_HOOK}")
     return [*command, SUITE, str(tree)]
@@ -172,8 +172,8 @@ def qemu_command(base: Base, sources: Path, results: Path) -> list[str]:
         disks += ["-drive", f"file={path},if=none,id=d{number},format=raw,cache=unsafe,snapshot={snapshot}"]
         disks += ["-device", f"nvme-ns,drive=d{number},bus=disks,nsid={number}"]
     line = (
-        "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off random.trust_cpu=on root=/dev/nvme0n1 rw init=/usr/sbin/vm-init "
-        f"minidock_repository={ROOT} minidock_seconds={GUEST_SECONDS}"
+        "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off random.trust_cpu=on root=/dev/nvme0n1 rw "
+        f"init=/usr/sbin/vm-init minidock_repository={ROOT} minidock_seconds={GUEST_SECONDS}"
     )
     return [*command.split(), "-serial", "stdio", "-kernel", str(base.kernel), "-append", line, *disks]
 

@@ -32,7 +32,10 @@ def test_bootstrap_and_run(empty_minidock) -> None:
 
 
 def test_bridge_and_its_modules(minidock) -> None:
-    script = "ip -4 -o addr show eth0 | grep -o 'inet [0-9.]*'; ip route | head -n 1; ping -c 1 -W 5 10.90.0.1 >/dev/null && echo alive"
+    script = (
+        "ip -4 -o addr show eth0 | grep -o 'inet [0-9.]*'; ip route | head -n 1; "
+        "ping -c 1 -W 5 10.90.0.1 >/dev/null && echo alive"
+    )
     lines = minidock.out("run", "--rm", "busybox", "sh", "-c", script).splitlines()
     assert lines[0].startswith("inet 10.90.")
     assert lines[1].startswith("default via 10.90.0.1 dev eth0")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from minidock.errors import InvalidReferenceError
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_ID = re.compile(r"[0-9a-f]{64}")
+_HEX = frozenset("0123456789abcdef")
+_PREFIX = "sha256:"
 
 EMPTY_DIGEST = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -19,18 +18,19 @@ def parse_digest(text: str) -> str:
 
     A digest becomes a file name, so nothing else may ever be taken for one.
     """
-    if not _DIGEST.fullmatch(text):
+    if not is_digest(text):
         raise InvalidReferenceError(f"invalid digest {text!r}", hint="a digest is sha256: and 64 hexadecimal digits")
     return text
 
 
 def is_digest(text: str) -> bool:
-    return _DIGEST.fullmatch(text) is not None
+    """True for ``sha256:`` and 64 lower-case hexadecimal digits."""
+    return text.startswith(_PREFIX) and is_id(text[len(_PREFIX) :])
 
 
 def is_id(text: str) -> bool:
     """True for 64 lower-case hexadecimal digits: a full container ID, or the part of a digest after ``sha256:``."""
-    return _ID.fullmatch(text) is not None
+    return len(text) == 64 and _HEX.issuperset(text)
 
 
 def hex_of(digest: str) -> str:

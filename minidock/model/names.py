@@ -6,7 +6,7 @@ import re
 
 from minidock.errors import InvalidReferenceError
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 _MAX = 255
 
 
@@ -15,7 +15,7 @@ def check_name(name: str, *, kind: str) -> str:
 
     The grammar is docker's: at least two characters, the first a letter or digit.
     """
-    if not _NAME.fullmatch(name) or len(name) > _MAX:
+    if not re.fullmatch(_NAME, name) or len(name) > _MAX:
         raise InvalidReferenceError(
             f"invalid {kind} name {name!r}",
             hint="use two or more of letters, digits, '_', '.' and '-', the first a letter or digit",

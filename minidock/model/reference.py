@@ -12,10 +12,11 @@ from minidock.errors import InvalidReferenceError
 from minidock.model.digest import is_digest
 
 _DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = re.compile(rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
+# Texts: re compiles a pattern when it is first used and keeps it, and most runs use one of the three.
+_DOMAIN = rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 _PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_PATH = rf"{_PATH_PART}(?:/{_PATH_PART})*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _MAX_NAME = 255
 
 DEFAULT_DOMAIN = "docker.io"
@@ -72,12 +73,12 @@ def parse_reference(text: str) -> Reference:
     name, colon, tag = rest, "", ""
     if ":" in rest[slash + 1 :]:
         name, colon, tag = rest.rpartition(":")
-    if colon and not _TAG.fullmatch(tag):
+    if colon and not re.fullmatch(_TAG, tag):
         raise _invalid(text, f"{tag!r} is not a tag")
     domain, path = _split_domain(name)
-    if not _DOMAIN.fullmatch(domain):
+    if domain != DEFAULT_DOMAIN and not re.fullmatch(_DOMAIN, domain):
         raise _invalid(text, f"{domain!r} is not a host name")
-    if not _PATH.fullmatch(path):
+    if not re.fullmatch(_PATH, path):
         reason = "a repository name is lower-case" if path != path.lower() else f"{path!r} is not a repository name"
         raise _invalid(text, reason)
     if len(domain) + 1 + len(path) > _MAX_NAME:

@@ -18,8 +18,7 @@ MAX_ID = 2**31 - 1
 MAX_FILE = 4 * 1024 * 1024
 """Bytes of an image's passwd or group file that a caller should read at most; a longer file is refused."""
 
-_PART = re.compile(r"(?![-+])[^:\s\x00-\x1f\x7f]+")
-_DIGITS = re.compile(r"[0-9]+")
+_PART = r"(?![-+])[^:\s\x00-\x1f\x7f]+"
 _FORM = "use USER, UID, USER:GROUP or UID:GID, IDs from 0 to 2147483647"
 
 
@@ -66,10 +65,10 @@ def parse_user(text: str) -> UserSpec:
     if not text:
         return UserSpec("", "")
     user, colon, group = text.partition(":")
-    if not _PART.fullmatch(user) or (colon and not _PART.fullmatch(group)):
+    if not re.fullmatch(_PART, user) or (colon and not re.fullmatch(_PART, group)):
         raise UsageError(f"invalid user {text!r}", hint=_FORM)
     for part in (user, group):
-        if _DIGITS.fullmatch(part) and _number(part) is None:
+        if _is_digits(part) and _number(part) is None:
             raise UsageError(f"invalid user {text!r}: {part[:24]} is not an ID", hint=_FORM)
     return UserSpec(user, group)
 
@@ -145,7 +144,11 @@ def _numeric_id(text: str, kind: str, file: str) -> int:
 
 
 def _number(text: str) -> int | None:
-    if not _DIGITS.fullmatch(text) or len(text) > 32:
+    if not _is_digits(text) or len(text) > 32:
         return None
     value = int(text)
     return value if value <= MAX_ID else None
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()

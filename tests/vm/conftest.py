@@ -25,7 +25,7 @@ CACHE = Path("/var/cache/minidock-tests")
 SUITE = "bookworm"
 KERNEL = "linux-image-cloud-amd64"
 PACKAGES = (
-    "python3,libseccomp2,libnftables1,nftables,libcap2,busybox-static,kmod,iproute2,procps,tini,binutils,attr,acl"
+    "python3,libseccomp2,libnftables1,nftables,libcap2,busybox-static,kmod,iproute2,procps,tini,gcc,libc6-dev,attr,acl"
 )
 LEFT_OUT = ("doc", "man", "locale", "info")
 

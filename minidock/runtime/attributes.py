@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 
 from minidock.kernel import mount as km
 
@@ -51,6 +50,8 @@ def _classic(attributes: int, present: int) -> int:
 
 def _mounts_below(path: str) -> list[str]:
     """Mount points below ``path``, from /proc/self/mountinfo (proc(5)), where blanks are written in octal."""
+    import re
+
     with open("/proc/self/mountinfo", "rb") as file:
         points = [line.split(b" ")[4] for line in file]
     prefix = os.fsencode(path).rstrip(b"/") + b"/"

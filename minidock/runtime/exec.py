@@ -130,10 +130,17 @@ def _wait_for_command(
         report(channel.report_child, doing, error)
         return 125
     os.write(born, str(kp.host_pid(inner_fd)).encode())
-    channel.close(*channel.__slots__)
-    os.close(born)
+    _let_go_of_everything(keep=inner_fd)
     code = kp.wait_pidfd(inner_fd) or 0
     return code if code >= 0 else 128 - code
+
+
+def _let_go_of_everything(*, keep: int) -> None:
+    """Nothing of the caller's may stay open in the waiter: neither its end of the command's input nor its terminal."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    kp.close_from(3, keep=(keep,))
 
 
 def _steps(process: ExecProcess, target: int, keyring: str) -> tuple[ChildStep, ...]:
@@ -156,7 +163,11 @@ def _keyring(cgroup: Cgroup) -> str:
 
 
 def _finish(channel: Channel, waiter: kp.Child, born: int, process: ExecProcess, log: Log) -> ExecStarted:
-    """Let the command go and wait for its exec. On failure both processes are killed and the failure raised."""
+    """Let the command go and wait for its exec. On failure nothing of it stays and the failure is raised.
+
+    The command is killed and the waiter reaps it: killed itself, it would leave a zombie to the container's init.
+    """
+    number = 0
     pidfd = console = -1
     try:
         number = int(os.read(born, 32) or b"0")
@@ -169,10 +180,11 @@ def _finish(channel: Channel, waiter: kp.Child, born: int, process: ExecProcess,
         if pidfd < 0:
             raise ContainerStartError("cannot join the container: it is stopping")
     except BaseException:
-        for fd in (pidfd, waiter.pidfd):
-            with contextlib.suppress(ProcessLookupError):
-                if fd >= 0:
-                    kp.pidfd_send_signal(fd, signal.SIGKILL)
+        # A command that has not been let go ends at the end of this pipe.
+        channel.close("go_parent")
+        with contextlib.suppress(ProcessLookupError):
+            if pidfd >= 0 or not number:
+                kp.pidfd_send_signal(pidfd if pidfd >= 0 else waiter.pidfd, signal.SIGKILL)
         waiter.wait()
         waiter.close()
         for fd in (pidfd, console):

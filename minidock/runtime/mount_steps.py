@@ -65,9 +65,7 @@ class MountRoot(NamedTuple):
 
     def execute(self, context: ChildContext) -> None:
         if isinstance(self.root, OverlayMount):
-            tree = km.overlay(
-                self.root.lowers, upper=self.root.upper, work=self.root.work, volatile=self.root.volatile
-            )
+            tree = km.overlay(self.root.lowers, upper=self.root.upper, work=self.root.work, volatile=self.root.volatile)
         else:
             tree = km.open_tree(self.root.path, recursive=True)
         km.move_mount(tree, self.path)

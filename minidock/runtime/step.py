@@ -1,9 +1,10 @@
-"""Run one build step to its end: the same sandbox as a container's, without a monitor.
+"""Run build steps, one after the other: the same sandbox as a container's, without a monitor.
 
-A keeper stands between the builder and the step: it is the init of an outer pid namespace and dies with the builder by
+A keeper stands between the builder and its steps: it is the init of an outer pid namespace and dies with the builder by
 a parent-death signal (its credentials never change, so the signal stays set), and the kernel then kills the step with
-everything that it started. A SIGKILL of the builder leaves an empty cgroup, which bears the builder's process in its
-name; the next build removes it (``remove_stale_cgroups``).
+everything that it started. It serves all steps of a build: what planning and starting need is loaded once, and the
+builder is forked once, however many steps there are. A SIGKILL of the builder leaves an empty cgroup, which bears the
+builder's process in its name; the next build removes it (``remove_stale_cgroups``).
 """
 
 from __future__ import annotations
@@ -13,23 +14,27 @@ import json
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minidock import errors
 from minidock.kernel import cgroups
 from minidock.kernel import namespaces as ns
 from minidock.kernel import process as kp
 from minidock.runtime.context import Stdio
-from minidock.runtime.launch import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from minidock.log import Log
     from minidock.runtime.plan import Plan
 
+    PlanOf = Callable[[dict[str, Any]], Plan]
+    Planner = Callable[[], AbstractContextManager[PlanOf]]
+
 _CHUNK = 65536
 _PREFIX = "step-"
+_KILLED = {"error": "ContainerStartError", "message": "the build step was killed from outside", "hint": ""}
 
 
 class StepResult(NamedTuple):
@@ -59,107 +64,194 @@ def remove_stale_cgroups() -> None:
 
 
 def run_to_exit(plan: Plan, *, on_output: Callable[[bytes], None], log: Log) -> StepResult:
-    """Run ``plan`` with /dev/null as its input, handing its output (both streams, as it comes) to ``on_output``.
+    """Run one plan under a keeper of its own; see ``Keeper.run``."""
+    with Keeper(lambda: contextlib.nullcontext(lambda _: plan), log) as keeper:
+        return keeper.run({}, on_output=on_output)
 
-    Raises what ``launch.start`` raises. Whatever ends this call, an exception of ``on_output`` included, nothing of the
-    step runs on.
+
+class Keeper:
+    """The builder's side of a keeper. A context manager: the keeper lives as long.
+
+    ``planner`` is entered in the keeper and gives what turns a request, a JSON object, into a plan; it is left there
+    when the context ends without an exception.
     """
-    output_read, output_write = os.pipe2(os.O_CLOEXEC)
-    result_read, result_write = os.pipe2(os.O_CLOEXEC)
-    builder = ns.pidfd_open(os.getpid())
-    messages = bytearray()
-    try:
-        keeper = kp.spawn(lambda: _keep(plan, output_write, result_write, builder, log), flags=ns.CLONE_NEWPID)
-        os.close(output_write)
-        os.close(result_write)
-        output_write = result_write = -1
-        try:
-            _relay(output_read, result_read, on_output, messages)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                kp.pidfd_send_signal(keeper.pidfd, signal.SIGKILL)
-            keeper.wait()
-            keeper.close()
-            _remove_cgroup(messages)
-    finally:
-        for fd in (output_read, output_write, result_read, result_write, builder):
-            if fd >= 0:
+
+    __slots__ = ("_cgroup", "_child", "_fds", "_log", "_pending", "_planner")
+
+    def __init__(self, planner: Planner, log: Log) -> None:
+        self._planner = planner
+        self._log = log
+        self._fds: list[int] = []
+        self._pending = b""
+        self._cgroup: dict[str, str] = {}
+
+    def __enter__(self) -> Keeper:
+        request_read, request_write = os.pipe2(os.O_CLOEXEC)
+        result_read, result_write = os.pipe2(os.O_CLOEXEC)
+        output_read, output_write = os.pipe2(os.O_CLOEXEC)
+        builder = ns.pidfd_open(os.getpid())
+        self._fds = [request_write, result_read, output_read]
+
+        def keep() -> None:
+            for fd in self._fds:
                 os.close(fd)
-    return _result(messages)
+            _Keeping(output_write, result_write, self._log).serve(request_read, builder, self._planner)
 
+        try:
+            self._child = kp.spawn(keep, flags=ns.CLONE_NEWPID)
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            for fd in (request_read, result_write, output_write, builder):
+                os.close(fd)
+        os.set_blocking(output_read, False)
+        return self
 
-def _relay(output: int, result: int, on_output: Callable[[bytes], None], messages: bytearray) -> None:
-    """Copy output until the keeper has closed its result; what is left in the pipe then is the step's last words.
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._end(kill=kind is not None)
 
-    What the keeper tells is appended to ``messages`` as it comes, so that an exception does not lose it.
-    """
-    poll = select.poll()
-    poll.register(output, select.POLLIN)
-    poll.register(result, select.POLLIN)
-    open_fds = {output, result}
-    while result in open_fds:
-        for fd, _ in poll.poll():
-            chunk = os.read(fd, _CHUNK)
-            if not chunk:
-                poll.unregister(fd)
-                open_fds.discard(fd)
-            elif fd == output:
-                on_output(chunk)
-            else:
-                messages += chunk
-    os.set_blocking(output, False)
-    with contextlib.suppress(BlockingIOError):
-        while output in open_fds and (chunk := os.read(output, _CHUNK)):
+    def run(
+        self,
+        request: dict[str, Any],
+        *,
+        on_output: Callable[[bytes], None],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> StepResult:
+        """Run the plan of ``request`` to its end with /dev/null as its input, handing its output (both streams, as it
+        comes) to ``on_output``. ``meanwhile`` is called once, as soon as the keeper has the request.
+
+        Raises what ``launch.start`` and the planner raise. Whatever ends this call, an exception of a callable
+        included, nothing of the step runs on; after such an exception the keeper is gone.
+        """
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                _write(self._fds[0], request)
+            if meanwhile is not None:
+                meanwhile()
+            values = self._relay(on_output)
+        except BaseException:
+            self._end(kill=True)
+            raise
+        if "error" in values:
+            kind = getattr(errors, values["error"], errors.ContainerStartError)
+            raise kind(values["message"], hint=values["hint"])
+        return StepResult(values["status"], tuple(values["stubs"]))
+
+    def _relay(self, on_output: Callable[[bytes], None]) -> dict[str, Any]:
+        """Copy output until the keeper says how the step ended; what is left in the pipe then is its last words."""
+        _, result, output = self._fds
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        poll.register(result, select.POLLIN)
+        values: dict[str, Any] = {}
+        while not values:
+            for fd, _ in poll.poll():
+                if fd == result:
+                    values = self._read_result(result)
+                elif chunk := _read_now(output):
+                    on_output(chunk)
+                else:
+                    poll.unregister(output)
+        while chunk := _read_now(output):
             on_output(chunk)
+        self._cgroup = {}
+        return values
 
+    def _read_result(self, result: int) -> dict[str, Any]:
+        """What the keeper said last, if that is the step's end."""
+        chunk = os.read(result, _CHUNK)
+        if not chunk:
+            return _KILLED
+        *lines, self._pending = (self._pending + chunk).split(b"\n")
+        for line in lines:
+            message: dict[str, Any] = json.loads(line)
+            if "cgroup" not in message:
+                return message
+            self._cgroup = message["cgroup"]
+        return {}
 
-def _keep(plan: Plan, output: int, result: int, builder: int, log: Log) -> int:
-    """The keeper's life: start the step and wait for it; each line of JSON is something the builder must know."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    kp.set_pdeathsig(signal.SIGKILL)
-    poll = select.poll()
-    poll.register(builder, select.POLLIN)
-    if poll.poll(0):
-        return 1
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-
-    def tell(**message: object) -> None:
-        os.write(result, json.dumps(message).encode() + b"\n")
-
-    try:
-        started = start(
-            plan,
-            stdio=Stdio(null, output, output),
-            log=log,
-            announce=lambda cgroup: tell(cgroup=cgroup.paths),
-        )
-        os.close(output)
-        code = kp.wait_pidfd(started.pidfd) or 0
-        tell(status=code if code >= 0 else 128 - code, stubs=started.stubs)
-    except errors.MinidockError as error:
-        tell(error=type(error).__name__, message=error.message, hint=error.hint)
-    return 0
-
-
-def _result(messages: bytearray) -> StepResult:
-    values: dict[str, object] = {}
-    for line in messages.splitlines():
-        values.update(json.loads(line))
-    if "error" in values:
-        kind = getattr(errors, str(values["error"]), errors.ContainerStartError)
-        raise kind(str(values["message"]), hint=str(values["hint"]))
-    if "status" not in values:
-        raise errors.ContainerStartError("the build step was killed from outside")
-    stubs = values["stubs"]
-    assert isinstance(stubs, list)
-    return StepResult(int(str(values["status"])), tuple(stubs))
-
-
-def _remove_cgroup(messages: bytearray) -> None:
-    for line in messages.splitlines():
-        paths = json.loads(line).get("cgroup")
-        if paths:
-            cgroup = cgroups.open(paths)
+    def _end(self, *, kill: bool) -> None:
+        """Let the keeper leave, or kill it with whatever runs below it."""
+        if not self._fds:
+            return
+        if kill:
+            with contextlib.suppress(ProcessLookupError):
+                kp.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
+        else:
+            os.close(self._fds.pop(0))
+        self._child.wait()
+        self._child.close()
+        # It may have told of a cgroup that nobody has read of yet.
+        while self._read_result(self._fds[kill]) is not _KILLED:
+            continue
+        self._close()
+        if self._cgroup:
+            cgroup = cgroups.open(self._cgroup)
             with contextlib.suppress(OSError):
                 cgroup.kill()
                 cgroup.remove()
+
+    def _close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+
+class _Keeping:
+    """The keeper's side: ``output`` is what steps write to, ``result`` what the builder reads."""
+
+    __slots__ = ("_log", "_null", "_output", "_result")
+
+    def __init__(self, output: int, result: int, log: Log) -> None:
+        self._output = output
+        self._result = result
+        self._log = log
+        self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def serve(self, requests: int, builder: int, planner: Planner) -> None:
+        """Run a step for each line of ``requests``, until they end."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        kp.set_pdeathsig(signal.SIGKILL)
+        poll = select.poll()
+        poll.register(builder, select.POLLIN)
+        if poll.poll(0):
+            return
+        with planner() as plan_of, open(requests, "rb") as lines:
+            for line in lines:
+                self._run(plan_of, json.loads(line))
+
+    def _run(self, plan_of: PlanOf, request: dict[str, Any]) -> None:
+        from minidock.runtime.launch import start
+
+        try:
+            started = start(
+                plan_of(request),
+                stdio=Stdio(self._null, self._output, self._output),
+                log=self._log,
+                announce=lambda cgroup: _write(self._result, {"cgroup": cgroup.paths}),
+            )
+            code = kp.wait_pidfd(started.pidfd) or 0
+            _write(self._result, {"status": code if code >= 0 else 128 - code, "stubs": started.stubs})
+            os.close(started.pidfd)
+            with contextlib.suppress(OSError):
+                started.cgroup.remove()
+        except errors.MinidockError as error:
+            _write(self._result, {"error": type(error).__name__, "message": error.message, "hint": error.hint})
+        except OSError as error:
+            what = f"cannot run the build step: {error.filename or ''}: {error.strerror}".replace(": :", ":")
+            _write(self._result, {"error": "ContainerStartError", "message": what, "hint": ""})
+
+
+def _write(fd: int, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode() + b"\n"
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _read_now(fd: int) -> bytes:
+    """What is in the pipe; nothing when it is empty or its end."""
+    try:
+        return os.read(fd, _CHUNK)
+    except BlockingIOError:
+        return b""

@@ -214,7 +214,10 @@ class MaskPaths(NamedTuple):
                         empty = km.new_mount(
                             "tmpfs", (("nr_blocks", "1"), ("nr_inodes", "1")), attrs=km.MOUNT_ATTR_RDONLY
                         )
-                    _cover(point, km.open_tree(empty))
+                        # A detached mount is cloned from Linux 6.15 on (EINVAL before), an attached one always.
+                        _cover(point, os.dup(empty))
+                    else:
+                        _cover(point, km.open_tree(empty))
                 else:
                     _cover(point, km.open_tree(null), km.MOUNT_ATTR_RDONLY)
                 os.close(point)

@@ -45,8 +45,8 @@ def test_bridge_and_its_modules(minidock) -> None:
 
 
 def test_a_container_has_the_device_program_and_its_limits(minidock) -> None:
-    minidock("run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000")
-    group = group_of(minidock, "c")
+    minidock("run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000")
+    group = group_of(minidock, "one")
     assert group.parent == UNIFIED / "minidock"
     fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -55,7 +55,7 @@ def test_a_container_has_the_device_program_and_its_limits(minidock) -> None:
         os.close(fd)
     assert (group / "pids.max").read_text() == "2048\n"
     assert (group / "cgroup.controllers").read_text().split()
-    assert minidock.out("exec", "c", "cat", "/proc/self/cgroup") == "0::/"
+    assert minidock.out("exec", "one", "cat", "/proc/self/cgroup") == "0::/"
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_the_device_program_decides(minidock, arguments: tuple[str, ...], opened
 
 
 def test_pause_freezes_and_rm_kills(minidock) -> None:
-    minidock("run", "-d", "--name", "c", "--network", "none", "busybox", "sleep", "1000")
-    group = group_of(minidock, "c")
-    minidock("pause", "c")
+    minidock("run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000")
+    group = group_of(minidock, "one")
+    minidock("pause", "one")
     assert "frozen 1" in (group / "cgroup.events").read_text()
-    minidock("rm", "-f", "c")
+    minidock("rm", "-f", "one")
     assert not group.exists()
 
 
@@ -94,7 +94,7 @@ def test_128_layers_without_lowerdir_plus(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     fd = km.overlay(lowers, upper=str(tmp_path / "upper"), work=str(tmp_path / "work"))
     try:
-        assert len(os.listdir(fd)) == 128
+        assert len(os.listdir(f"/proc/self/fd/{fd}")) == 128
         os.close(os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
     finally:
         os.close(fd)

@@ -32,7 +32,13 @@ class Log:
         self._write(f"minidock: warning: {message}")
 
     def _write(self, line: str) -> None:
+        # Names and paths come from anywhere: what is not printable must not drive the terminal.
+        safe = line if line.isprintable() else "".join(map(_shown, line))
         try:
-            os.write(self.fd, f"{line}\n".encode("utf-8", "backslashreplace"))
+            os.write(self.fd, f"{safe}\n".encode("utf-8", "backslashreplace"))
         except OSError:
             return
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() or character == "\n" else ascii(character)[1:-1]

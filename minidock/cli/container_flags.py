@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidock.cli.declare import Argument, Option
+from minidock.cli.declare import Argument, Option, read_whole
 
 if TYPE_CHECKING:
     from minidock.engine.options import CreateOptions
+
+_MOST_SECONDS = 10**9
+_MOST_BYTES = 2**63 - 1
 
 ARGUMENTS = (Argument("IMAGE"), Argument("COMMAND", many=True, optional=True))
 
@@ -16,14 +19,23 @@ def read_size(text: str) -> int:
     """Bytes of a size such as ``64m``; ValueError for anything else."""
     from minidock.model.mounts import parse_size
 
-    return parse_size(text)
+    try:
+        size = parse_size(text)
+    except ValueError:
+        size = -1
+    if not 0 <= size <= _MOST_BYTES:
+        raise ValueError("use a number with or without a unit, such as 64m or 1g")
+    return size
 
 
 def read_seconds(text: str) -> int:
     """Whole seconds, or -1 for no limit; ValueError for anything else."""
-    seconds = int(text)
-    if seconds < -1:
-        raise ValueError("use seconds, or -1 to wait for ever")
+    try:
+        seconds = read_whole(text)
+    except ValueError:
+        seconds = -2
+    if seconds < -1 or seconds > _MOST_SECONDS:
+        raise ValueError("use whole seconds, or -1 to wait for ever")
     return seconds
 
 

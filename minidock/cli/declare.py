@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Option:
@@ -43,12 +43,16 @@ class Option:
 
 
 class Argument:
-    """A positional argument; ``many`` takes all that are left, and only the last one may be optional or ``many``."""
+    """A positional argument; ``many`` takes all that are left, and only the last one may be optional or ``many``.
 
-    __slots__ = ("key", "many", "name", "optional")
+    ``what`` says what is to be given, where it is missing.
+    """
 
-    def __init__(self, name: str, *, many: bool = False, optional: bool = False) -> None:
+    __slots__ = ("key", "many", "name", "optional", "what")
+
+    def __init__(self, name: str, *, many: bool = False, optional: bool = False, what: str = "a name or an ID") -> None:
         self.name = name
+        self.what = what
         self.many = many
         self.optional = optional
         self.key = name.lower()
@@ -97,12 +101,22 @@ class Group:
         self.members = members
 
 
+# What may follow a switch after "=": docker's flags take a value, and scripts use it.
+SWITCH_VALUES = {
+    **dict.fromkeys(("1", "t", "T", "true", "True", "TRUE"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "False", "FALSE"), False),
+}
+
 GLOBAL_OPTIONS = (
     Option(("--root",), "Keep images, containers and volumes in this folder.", "DIR"),
     Option(("--debug",), "Print each step as it happens, and the details of a failure."),
     Option(("--storage-driver",), "Store layers with this driver (overlay2 or vfs).", "NAME"),
     Option(("-v", "--version"), "Print the version and exit."),
 )
+
+
+_MOST_DIGITS = 18
+_LIKENESS = 0.65
 
 
 def version_line() -> str:
@@ -126,14 +140,49 @@ def _default(option: Option) -> Any:
 def read_values(command: Command, raw: dict[str, Any]) -> dict[str, Any]:
     """Turn the texts of a command line into values, option by option.
 
-    Raises UsageError, naming the flag, where a text makes no sense.
+    Raises UsageError, naming the flag, where a text makes no sense, and MinidockError for an argument that is empty:
+    most often a variable of a shell that was never set.
     """
     for option in command.options:
         value = raw[option.key]
         if option.read is None or value is None or value == option.default:
             continue
         raw[option.key] = tuple(_read(option, text) for text in value) if option.many else _read(option, value)
+    for argument in command.arguments:
+        if not argument.optional and raw[argument.key] == "":
+            from minidock.errors import MinidockError
+
+            raise MinidockError(f"the argument {argument.name} is empty", hint=f"give {argument.what}")
     return raw
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """The one of ``words`` that was probably meant, or an empty text."""
+    from difflib import get_close_matches
+
+    by_letters = {known.lstrip("-"): known for known in words}
+    found = get_close_matches(word.lstrip("-"), by_letters, n=1, cutoff=_LIKENESS)
+    return by_letters[found[0]] if found else ""
+
+
+def read_whole(text: str) -> int:
+    """A whole number; ValueError for anything else, and for more digits than any of them needs."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
+        raise ValueError("use a whole number")
+    return int(text)
+
+
+def read_reference(text: str) -> str:
+    """The name of an image, unchanged; ValueError for what is none."""
+    from minidock.errors import InvalidReferenceError
+    from minidock.model.reference import parse_reference
+
+    try:
+        parse_reference(text)
+    except InvalidReferenceError as error:
+        raise ValueError(error.message) from None
+    return text
 
 
 def _read(option: Option, text: str) -> Any:
@@ -144,4 +193,5 @@ def _read(option: Option, text: str) -> Any:
     except ValueError as error:
         from minidock.errors import UsageError
 
-        raise UsageError(f"invalid value {text!r} for {option.flags[-1]}: {error}") from None
+        flag = next((flag for flag in option.flags if flag.startswith("--")), option.flags[0])
+        raise UsageError(f"invalid value {text!r} for {flag}: {error}") from None

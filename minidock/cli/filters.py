@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
+from minidock.cli.declare import read_whole
 from minidock.errors import UsageError
 
 
@@ -34,9 +36,44 @@ class Filters:
         """True if the key was not given, or one of its values is among the candidates."""
         return key not in self._values or any(value in candidates for value in self._values[key])
 
-    def contains(self, key: str, *candidates: str) -> bool:
-        """True if the key was not given, or one of its values is part of one of the candidates."""
-        return key not in self._values or any(v in candidate for v in self._values[key] for candidate in candidates)
+    def require(self, key: str, known: Sequence[str]) -> None:
+        """Raise UsageError unless each value of the key is one of ``known``."""
+        for value in self.values(key):
+            if value not in known:
+                raise UsageError(f"invalid filter '{key}={value}'", hint=f"the values are {', '.join(known)}")
+
+    def found_in(self, key: str, text: str) -> bool:
+        """True if the key was not given, or one of its values, regular expressions as in docker, is found in the text.
+
+        Raises UsageError for one that cannot be read.
+        """
+        return key not in self._values or any(self._expression(key, value).search(text) for value in self._values[key])
+
+    @staticmethod
+    def _expression(key: str, value: str) -> re.Pattern[str]:
+        try:
+            return re.compile(value)
+        except re.error as error:
+            raise UsageError(
+                f"invalid filter '{key}={value}': {error}",
+                hint="use a part of the name, or a regular expression",
+            ) from None
+
+    def numbers(self, key: str) -> list[int]:
+        """The values of a key whose values are whole numbers. Raises UsageError."""
+        try:
+            return [read_whole(value) for value in self.values(key)]
+        except ValueError as error:
+            raise UsageError(f"invalid filter '{key}={self.values(key)[0]}': {error}") from None
+
+    def times(self, key: str) -> list[int]:
+        """The values of a key whose values are times, in nanoseconds since the epoch. Raises UsageError."""
+        from minidock.cli.when import read_time
+
+        try:
+            return [read_time(value) for value in self.values(key)]
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"invalid filter '{key}={self.values(key)[0]}': {error}") from None
 
     def labels(self, labels: Mapping[str, str]) -> bool:
         """True if every ``label`` filter, ``NAME`` or ``NAME=VALUE``, holds. All of them must: docker's exception."""

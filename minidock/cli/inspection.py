@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from minidock.cli.session import require_name
 from minidock.errors import MinidockError
 
 if TYPE_CHECKING:
@@ -18,12 +19,14 @@ def inspect_each(
     from minidock.cli.table import print_objects
     from minidock.cli.template import Template
 
+    template = template or None
     if template and template != "json":
         Template(template)
     found: list[Any] = []
     failures: list[MinidockError] = []
     for name in names:
         try:
+            require_name(name)
             found.append(look_up(name))
         except MinidockError as error:
             failures.append(error)

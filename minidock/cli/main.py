@@ -31,6 +31,7 @@ def run_line(line: Sequence[str]) -> int:
     """Run a command line and return its exit status, with everything written that is to be written."""
     # Imports make many objects and no garbage: the collector's usual pace costs a run 5 % of its time.
     gc.set_threshold(_COLLECT_AFTER)
+    _open_missing_streams()
     _tolerate_any_text()
     try:
         try:
@@ -42,6 +43,10 @@ def run_line(line: Sequence[str]) -> int:
     except BrokenPipeError:
         _silence_output()
         return BROKEN_PIPE
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        _silence_output()
+        return _report(error, debug=False)
     return status
 
 
@@ -53,7 +58,7 @@ def run(line: list[str]) -> int:
             return run_command(*plain)
         from minidock.cli import click_reader
 
-        return click_reader.run(line or ["--help"], load=load, members=command_modules(), run_command=run_command)
+        return click_reader.run(_for_click(line), load=load, members=command_modules(), run_command=run_command)
     except (KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:
@@ -106,6 +111,14 @@ def _read_quickly(line: list[str]) -> tuple[Command, dict[str, Any], dict[str, A
     return None if values is None else (declared, global_values, values)
 
 
+def _for_click(line: list[str]) -> list[str]:
+    """The command line as click takes it: ``help COMMAND`` is ``COMMAND --help``, and so is nothing at all."""
+    options = quick.read_options(GLOBAL_OPTIONS, line, flags_stop=True)
+    if options is not None and options[1][:1] in ([], ["help"]):
+        return [*options[1][1:], "--help"]
+    return line
+
+
 def _print_version(session: Session) -> int:
     session.print(version_line())
     return 0
@@ -113,10 +126,11 @@ def _print_version(session: Session) -> int:
 
 def _report(error: Exception, *, debug: bool, otherwise: int = 1) -> int:
     from minidock.cli.report import report
+    from minidock.errors import InvalidReferenceError
 
     sys.stdout.flush()
     status = report(error, debug=debug)
-    return otherwise if status == 1 else status
+    return otherwise if status == 1 or isinstance(error, InvalidReferenceError) else status
 
 
 def _tolerate_any_text() -> None:
@@ -124,6 +138,21 @@ def _tolerate_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _open_missing_streams() -> None:
+    """Open nothing in the place of a standard stream that is closed.
+
+    Else the next file that is opened gets its number, and what is printed goes into that file.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != fd:
+                os.dup2(nothing, fd)
+                os.close(nothing)
+            os.set_inheritable(fd, True)
+            setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))
 
 
 def _silence_output() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minidock.cli.declare import Argument, Command, Option, defaults
+from minidock.cli.declare import SWITCH_VALUES, Argument, Command, Option, defaults
 
 
 def read(command: Command, args: Sequence[str]) -> dict[str, Any] | None:
@@ -53,16 +53,23 @@ def _long(arg: str, following: str | None, by_flag: dict[str, Option], values: d
     """Read ``--name``, ``--name value`` or ``--name=value``: how many further arguments it used, None to give up."""
     name, equals, value = arg.partition("=")
     option = by_flag.get(name)
-    if option is None or (equals and not option.metavar):
+    if option is None:
         return None
     if not option.metavar:
-        values[option.key] = True
-        return 0
+        return _switch(option, value, values) if equals else _switch(option, "true", values)
     return _store(option, value if equals else following, values, used=0 if equals else 1)
 
 
+def _switch(option: Option, value: str, values: dict[str, Any]) -> int | None:
+    """Set a switch as ``--rm``, ``--rm=true`` or ``--rm=false`` say; None for any other value."""
+    if value not in SWITCH_VALUES:
+        return None
+    values[option.key] = SWITCH_VALUES[value]
+    return 0
+
+
 def _cluster(arg: str, following: str | None, by_flag: dict[str, Option], values: dict[str, Any]) -> int | None:
-    """Read ``-it``, ``-e value`` or ``-evalue``: how many further arguments it used, None to give up."""
+    """Read ``-it``, ``-e value``, ``-evalue`` or ``-e=value``: how many further arguments it used, None to give up."""
     if arg in by_flag and len(arg) > 2:
         return None
     for position in range(1, len(arg)):
@@ -71,7 +78,11 @@ def _cluster(arg: str, following: str | None, by_flag: dict[str, Option], values
             return None
         if option.metavar:
             attached = arg[position + 1 :]
+            if attached.startswith("="):
+                return _store(option, attached[1:], values, used=0)
             return _store(option, attached or following, values, used=0 if attached else 1)
+        if arg[position + 1 : position + 2] == "=":
+            return _switch(option, arg[position + 2 :], values)
         values[option.key] = True
     return 0
 

@@ -3,10 +3,21 @@ nobody foresaw, where ``--debug`` asks for it."""
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from minidock.cli.text import printable
 from minidock.errors import DockerfileError, MinidockError
+
+_FULL = "free some space, or choose another folder with --root DIR or MINIDOCK_ROOT"
+_FORBIDDEN = "run minidock as root"
+_HINTS: dict[int | None, str] = {
+    errno.EROFS: "the file system is read-only: choose another folder with --root DIR or MINIDOCK_ROOT",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+}
 
 
 def report(error: BaseException, *, debug: bool) -> int:
@@ -23,9 +34,16 @@ def report(error: BaseException, *, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    else:
-        _line("run the command again with 'minidock --debug ...' for the details")
+    elif hint := _hint(error):
+        _line(hint)
     return 1
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename == "standard output":
+        return ""
+    number = error.errno if isinstance(error, OSError) else None
+    return _HINTS.get(number, "run the command again with 'minidock --debug ...' for the details")
 
 
 def _unexpected(error: BaseException) -> str:

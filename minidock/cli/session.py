@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,12 @@ class Session:
 
     def print(self, text: str) -> None:
         """One line on standard output."""
-        sys.stdout.write(f"{text}\n")
+        try:
+            sys.stdout.write(f"{text}\n")
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                error.filename = error.filename or "standard output"
+            raise
 
     def print_error(self, text: str) -> None:
         """One line on standard error."""
@@ -43,7 +49,10 @@ class Session:
         self.print_error(warning)
         sys.stderr.write("Are you sure you want to continue? [y/N] ")
         sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        answer = sys.stdin.readline()
+        if not answer.endswith("\n"):
+            self.print_error("")
+        return answer.strip().lower() in ("y", "yes")
 
     def each(
         self, names: Iterable[str], act: Callable[[str], object], *, show: Callable[[Any], str] | None = None
@@ -57,6 +66,7 @@ class Session:
         status = 0
         for name in names:
             try:
+                require_name(name)
                 result = act(name)
             except MinidockError as error:
                 if isinstance(error, UsageError) and not isinstance(error, InvalidReferenceError):
@@ -73,6 +83,14 @@ class Session:
         from minidock.cli.report import report
 
         report(error, debug=self.debug)
+
+
+def require_name(name: str) -> None:
+    """Raise MinidockError for an empty name: most often a variable of a shell that was never set."""
+    if not name:
+        from minidock.errors import MinidockError
+
+        raise MinidockError("a name is empty", hint="give a name or an ID")
 
 
 def make_engine(values: dict[str, Any]) -> Engine:

@@ -39,7 +39,7 @@ def print_list(
     ``json`` gives one object a line, ``table TEMPLATE`` a table of the template's fields, anything else is a template
     for each row.
     """
-    if template is None or template == "table":
+    if template in (None, "", "table"):
         print_table(session, tuple(columns.values()), ([str(row[key]) for key in columns] for row in rows))
         return
     if template == "json":
@@ -68,7 +68,7 @@ def print_ids(session: Session, ids: Iterable[str]) -> None:
 
 def print_objects(session: Session, objects: list[Any], template: str | None) -> None:
     """What ``inspect`` found: a JSON array, or what ``--format`` makes of each object."""
-    if template is None:
+    if not template:
         import json
 
         session.print(json.dumps(objects, indent=4, ensure_ascii=False))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.engine import apt_sources, busybox, debian
 from minidock.engine.images import base_config, rfc3339
 from minidock.engine.parts import open_rootfs
-from minidock.errors import CorruptObjectError, NoSuchImageError, UsageError
+from minidock.errors import CorruptObjectError, NoSuchImageError, StoreError, UsageError
 from minidock.model.oci import History
 from minidock.model.reference import parse_reference
+from minidock.store import files
 from minidock.store.images import Image, Images, tag_name
 from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from minidock.engine.base import EngineBase
 
@@ -88,7 +90,7 @@ def _busybox(engine: EngineBase, plan: Plan) -> Image:
     epoch = _source_date_epoch(int(os.stat(program).st_mtime))
     with Staging(engine.root, "bootstrap") as staging:
         path = f"{staging.path}/busybox.tar"
-        with open(path, "wb") as out:
+        with _writing(path), open(path, "wb") as out:
             busybox.write_tar(out, busybox=program, names=names, mtime=epoch)
         return _commit(engine, staging, path, plan, command=["sh"], epoch=epoch)
 
@@ -108,10 +110,18 @@ def _debian(engine: EngineBase, plan: Plan, *, quiet: bool) -> Image:
             epoch=epoch,
             tell=lambda line: None if quiet else engine.log.notice(f"mmdebstrap: {line.removeprefix('I: ')}"),
         )
-        with open(raw, "rb") as source, open(path, "wb") as out:
+        with _writing(path), open(raw, "rb") as source, open(path, "wb") as out:
             debian.clean(source, out, mtime=epoch)
         os.unlink(raw)
         return _commit(engine, staging, path, plan, command=["bash"], epoch=epoch)
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}", hint=files.hint_for(error)) from error
 
 
 def _commit(
@@ -126,8 +136,9 @@ def _commit(
     what = f"{plan.kind}:{plan.suite}" if plan.suite else plan.kind
     config.add_layer(layer.digest, History(created=created, created_by=f"minidock image bootstrap {what}"))
     config.add_layer(None, History(created=created, created_by=f'CMD ["{command[0]}"]'))
-    image = Images(engine.root).commit(config, [layer], names=plan.names)
+    # What there is no room for shows before there is an image of it.
     rootfs.ensure(config.diff_ids)
+    image = Images(engine.root).commit(config, [layer], names=plan.names)
     rootfs.settle()
     return image
 

@@ -38,11 +38,16 @@ class Engine(EngineBase):
     def create(self, image: str, *command: str, **options: Unpack[CreateOptions]) -> str:
         """Make a container, ready for ``start``; return its ID.
 
-        Raises UsageError and MountSpecError before anything is done, NoSuchVolumeError, NoSuchImageError,
-        ConflictError.
+        The options, each of which may be left out: ``name``, ``env``, ``workdir``, ``user``, ``entrypoint``,
+        ``hostname``, ``labels``, ``volumes``, ``mounts``, ``tmpfs``, ``read_only``, ``keep``, ``auto_remove``,
+        ``cap_add``, ``cap_drop``, ``privileged``, ``security_opt``, ``network``, ``init``, ``stop_signal``,
+        ``stop_timeout``, ``shm_size``, ``tty``, ``interactive``. ``minidock.engine.options.CreateOptions`` has their
+        types; they mean what the flags of ``minidock run`` mean. Raises TypeError for any other, UsageError and
+        MountSpecError before anything is done, NoSuchVolumeError, NoSuchImageError, ConflictError.
         """
-        from minidock.engine import containers
+        from minidock.engine import containers, settings
 
+        settings.check_options("create", options)
         return containers.create(self, image, command, options).id
 
     def run(
@@ -57,10 +62,14 @@ class Engine(EngineBase):
     ) -> RunResult:
         """Make a container, start it, and wait for its end (or not, with ``detach``).
 
-        ``stdin`` is a descriptor to read from, passed on where the option ``interactive`` is set; ``stdout`` and
-        ``stderr`` are descriptors to write to, and what has none is captured in the result. Raises what ``create``
-        raises, and ContainerStartError (127: the command was not found, 126: it cannot be executed).
+        The options are those of ``create``. ``stdin`` is a descriptor to read from, passed on where the option
+        ``interactive`` is set; ``stdout`` and ``stderr`` are descriptors to write to, and what has none is captured in
+        the result. Raises what ``create`` raises, and ContainerStartError (127: the command was not found, 126: it
+        cannot be executed).
         """
+        from minidock.engine import settings
+
+        settings.check_options("run", options)
         if not self.may_fork:
             from minidock.engine import detached
 
@@ -197,8 +206,9 @@ class Engine(EngineBase):
 
         ID, PID and addresses are placeholders. Raises what ``create`` raises.
         """
-        from minidock.engine import explain
+        from minidock.engine import explain, settings
 
+        settings.check_options("explain", options)
         return explain.explain(self, image, command, options)
 
     # Images

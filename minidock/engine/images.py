@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from minidock.build.arguments import host_platform
 from minidock.containers import status
 from minidock.engine.parts import make_parts, open_rootfs
-from minidock.errors import CorruptObjectError, DriverError, HostError, InvalidReferenceError
+from minidock.engine.settings import check_texts
+from minidock.errors import ArchiveError, CorruptObjectError, DriverError, HostError, InvalidReferenceError
 from minidock.model.container import PAUSED, RUNNING
 from minidock.model.digest import is_digest
 from minidock.model.oci import History, ImageConfig
@@ -38,6 +39,9 @@ _CONFIG_DEFAULTS: dict[str, Any] = {
     "OnBuild": None,
     "Labels": None,
 }
+
+
+_TARBALLS = "give a tarball, plain or compressed with gzip, bzip2 or xz"
 
 
 class HistoryLine(NamedTuple):
@@ -150,12 +154,17 @@ def import_tar(
     its history, else where it came from (``from_text``, else the path). Raises ArchiveError, InvalidReferenceError,
     HostError when the tarball cannot be read.
     """
+    check_texts(message, from_text)
     root = engine.ready()
     names = [tag_name(name)] if name else []
     if isinstance(source, str):
         from_text = from_text or source
         with _open_source(source) as file:
-            return _import_file(engine, root, file, names, message or f"Imported from {from_text}")
+            try:
+                return _import_file(engine, root, file, names, message or f"Imported from {from_text}")
+            except ArchiveError as error:
+                where = "standard input" if source == "-" else source
+                raise type(error)(f"cannot import {where}: {error.message}", hint=error.hint or _TARBALLS) from error
     return _import_file(engine, root, source, names, message or f"Imported from {from_text or '-'}")
 
 

@@ -11,7 +11,7 @@ from minidock.containers import launching, status
 from minidock.engine import limits
 from minidock.engine.apt_sources import host_release
 from minidock.engine.parts import make_driver, make_parts
-from minidock.errors import HostError, MinidockError
+from minidock.errors import HostError, MinidockError, StoreError
 from minidock.kernel import cgroups
 from minidock.kernel.files import fs_magic, fs_name
 from minidock.model.container import PAUSED, RUNNING
@@ -46,8 +46,8 @@ def info(engine: EngineBase) -> dict[str, Any]:
         "ServerVersion": __version__,
         "Driver": driver.name,
         "DriverStatus": [list(pair) for pair in driver_status],
-        "LoggingDriver": "local",
-        "Plugins": {"Volume": ["local"], "Network": list(launching.NETWORKS), "Log": ["local"]},
+        "LoggingDriver": "json-file",
+        "Plugins": {"Volume": ["local"], "Network": list(launching.NETWORKS), "Log": ["json-file"]},
         "CgroupDriver": "cgroupfs" if layout.version else "none",
         "CgroupVersion": str(layout.version or ""),
         "CgroupControllers": sorted(cgroups.available(layout)),
@@ -85,9 +85,18 @@ def _counts(engine: EngineBase) -> dict[str, int]:
 
 
 def _driver_status(root: DataRoot, name: str) -> list[tuple[str, str]]:
+    pairs = [("Backing Filesystem", fs_name(fs_magic(root.layers)))]
+    try:
+        return [*pairs, *_probed(root, name)]
+    except OSError as error:
+        # A data root that is full or read-only can still be told about.
+        return [*pairs, ("Supports d_type", f"unknown: {error.strerror}")]
+
+
+def _probed(root: DataRoot, name: str) -> list[tuple[str, str]]:
     from minidock.engine.overlay_probe import probe_overlay, supports_d_type
 
-    pairs = [("Backing Filesystem", fs_name(fs_magic(root.layers)))]
+    pairs = []
     with Staging(root, "probe") as staging:
         pairs.append(("Supports d_type", _word(supports_d_type(staging.path))))
         if name == "overlay2":
@@ -150,7 +159,7 @@ def mask_credentials(url: str) -> str:
 
 
 def _engine_id(root: DataRoot) -> str:
-    """A UUID of the data root, made when it is first asked for."""
+    """A UUID of the data root, made when it is first asked for; empty where there is no room for it."""
     path = f"{root.path}/id"
     for _ in range(2):
         try:
@@ -161,11 +170,14 @@ def _engine_id(root: DataRoot) -> str:
             return ""
         if text:
             return text
-        with locks.exclusive(root.lock("id")):
-            if not os.path.exists(path):
-                digits = os.urandom(16).hex()
-                uuid = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-                files.write_atomic(path, f"{uuid}\n".encode(), sync=True, scratch=root.tmp)
+        try:
+            with locks.exclusive(root.lock("id")):
+                if not os.path.exists(path):
+                    digits = os.urandom(16).hex()
+                    uuid = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+                    files.write_atomic(path, f"{uuid}\n".encode(), sync=True, scratch=root.tmp)
+        except (OSError, StoreError):
+            return ""
     return ""
 
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from minidock.containers import status
 from minidock.engine.listings import ContainerSummary, LogPiece
 from minidock.engine.parts import make_parts
+from minidock.errors import CorruptObjectError, MinidockError
 from minidock.model.container import PAUSED, RUNNING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from minidock.containers.parts import Parts
     from minidock.engine.base import EngineBase
 
 
@@ -36,7 +38,11 @@ def logs(
 
 
 def summaries(engine: EngineBase, *, all: bool) -> list[ContainerSummary]:  # noqa: A002 - the command's word
-    """The containers, the latest created first."""
+    """The containers, the latest created first. Those whose files are damaged are warned of."""
+    parts = make_parts(engine)
+    there = parts.containers.ids()
+    listed = status.list_all(parts)
+    _warn_of_damaged(parts, set(there).difference(record.id for record, _ in listed))
     return [
         ContainerSummary(
             id=record.id,
@@ -54,6 +60,18 @@ def summaries(engine: EngineBase, *, all: bool) -> list[ContainerSummary]:  # no
             network=record.settings.network,
             ports=record.exposed_ports if state.status in (RUNNING, PAUSED) else (),
         )
-        for record, state in status.list_all(make_parts(engine))
+        for record, state in listed
         if all or state.status in (RUNNING, PAUSED)
     ]
+
+
+def _warn_of_damaged(parts: Parts, ids: Iterable[str]) -> None:
+    """Say which of these containers are damaged; those that have gone meanwhile are not."""
+    for container_id in ids:
+        try:
+            status.check(parts, container_id)
+        except CorruptObjectError as error:
+            name = container_id[:12]
+            parts.log.warning(f"container {name} is damaged: {error.message}; remove it: minidock rm -f {name}")
+        except MinidockError:
+            continue

@@ -92,6 +92,11 @@ class State(NamedTuple):
     boot_id: str = ""
 
 
+_RECORD_FIELDS = frozenset(Record._fields)
+_SETTINGS_FIELDS = frozenset(Settings._fields)
+_MOUNT_FIELDS = frozenset(Mount._fields)
+
+
 def record_to_json(record: Record) -> dict[str, Any]:
     """The record as a JSON object, which ``record_from_json`` reads."""
     value = record._asdict()
@@ -114,10 +119,10 @@ def mount_to_json(mount: Mount) -> dict[str, Any]:
 def record_from_json(value: dict[str, Any]) -> Record:
     """Read a record; raise CorruptObjectError if a field is missing. Fields of a newer minidock are passed over."""
     try:
-        fields = {name: _frozen(value[name]) for name in Record._fields if name in value}
+        fields = _known(value, _RECORD_FIELDS)
         fields["labels"] = tuple(value["labels"].items())
         fields["mounts"] = tuple(_mount_from_json(m) for m in value["mounts"])
-        settings = {name: _frozen(v) for name, v in value["settings"].items() if name in Settings._fields}
+        settings = _known(value["settings"], _SETTINGS_FIELDS)
         settings["labels"] = tuple(value["settings"]["labels"].items())
         settings["mounts"] = tuple(_mount_from_json(m) for m in value["settings"]["mounts"])
         fields["settings"] = Settings(**settings)
@@ -132,10 +137,11 @@ def state_from_json(value: dict[str, Any]) -> State:
 
 
 def _mount_from_json(value: dict[str, Any]) -> Mount:
-    fields = {name: _frozen(v) for name, v in value.items() if name in Mount._fields}
+    fields = _known(value, _MOUNT_FIELDS)
     fields["labels"] = tuple(value.get("labels", {}).items())
     return Mount(**fields)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _known(value: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The members of those names, lists as tuples. Every listing does this for every container: it has to be quick."""
+    return {name: tuple(v) if v.__class__ is list else v for name, v in value.items() if name in names}

@@ -244,6 +244,8 @@ def _quoted_field(text: str, position: int) -> tuple[str, int]:
 
 def _mount_field(field: str) -> tuple[str, str]:
     """The canonical key and the value of one field; a bare boolean is ``true``."""
+    if not field:
+        raise MountSpecError("a field of --mount is empty", hint="the form is KEY=VALUE,KEY=VALUE")
     raw_key, equals, value = field.partition("=")
     if raw_key.strip() != raw_key or value.strip() != value:
         raise MountSpecError(f"invalid field {field!r}: no blanks may stand around a key or value")

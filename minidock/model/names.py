@@ -18,6 +18,6 @@ def check_name(name: str, *, kind: str) -> str:
     if not re.fullmatch(_NAME, name) or len(name) > _MAX:
         raise InvalidReferenceError(
             f"invalid {kind} name {name!r}",
-            hint="use two or more of letters, digits, '_', '.' and '-', the first a letter or digit",
+            hint=f"use 2 to {_MAX} of letters, digits, '_', '.' and '-', the first a letter or digit",
         )
     return name

@@ -66,6 +66,8 @@ class Reference(NamedTuple):
 
 def parse_reference(text: str) -> Reference:
     """Parse an image reference; raise InvalidReferenceError, naming the text and the part that is wrong."""
+    if not text:
+        raise InvalidReferenceError("invalid image reference: it is empty")
     rest, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise _invalid(text, f"{digest!r} is not a digest")
@@ -74,7 +76,7 @@ def parse_reference(text: str) -> Reference:
     if ":" in rest[slash + 1 :]:
         name, colon, tag = rest.rpartition(":")
     if colon and not re.fullmatch(_TAG, tag):
-        raise _invalid(text, f"{tag!r} is not a tag")
+        raise _invalid(text, "the part after the last ':' is not a tag")
     domain, path = _split_domain(name)
     if domain != DEFAULT_DOMAIN and not re.fullmatch(_DOMAIN, domain):
         raise _invalid(text, f"{domain!r} is not a host name")

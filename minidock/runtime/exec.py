@@ -150,7 +150,7 @@ def _steps(process: ExecProcess, target: int, keyring: str) -> tuple[ChildStep, 
         ps.SetLimits(process.limits, 0),
         ps.JoinKeyring(keyring),
         ps.ResolveUser(process.user, process.env),
-        ps.EnterDirectory(process.cwd),
+        ps.EnterDirectory(process.cwd, make=False),
         ps.DropPrivileges(process.capabilities, process.no_new_privs, process.program),
         ps.Exec(process.args),
     )

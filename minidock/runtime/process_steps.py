@@ -155,9 +155,10 @@ class ResolveUser(NamedTuple):
 
 
 class EnterDirectory(NamedTuple):
-    """Make (as root) and enter the working directory; it must lie inside the container's root."""
+    """Enter the working directory, which is made (as root) where ``make`` says so; it lies inside the container."""
 
     cwd: str
+    make: bool = True
     where: str = "child"
     why: str = "working directory"
 
@@ -168,6 +169,8 @@ class EnterDirectory(NamedTuple):
         try:
             point = open_in_root(context.root, self.cwd, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
+            if not self.make:
+                raise ContainerStartError(f"working directory {self.cwd!r} does not exist in the container") from None
             point = context.mount_point(self.cwd, directory=True)
         except NotADirectoryError:
             raise ContainerStartError(f"working directory {self.cwd!r} is not a directory") from None

@@ -4,6 +4,4 @@ from __future__ import annotations
 
 from minidock.cli.declare import Group
 
-GROUP = Group(
-    "explain", "Print the steps of a command, each with what it is for, without doing them.", {"run": "explain_run"}
-)
+GROUP = Group("explain", "Print the steps of a command without doing them.", {"run": "explain_run"})

@@ -26,7 +26,7 @@ def execute(
     from minidock.cli.table import print_ids, print_list
 
     rows = [_row(entry, no_trunc=no_trunc) for entry in session.engine.history(image)]
-    if quiet and format is None:
+    if quiet and not format:
         print_ids(session, (row["ID"] for row in rows))
     else:
         print_list(session, rows, columns=COLUMNS, template=format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minidock.cli.declare import Argument, Command, Option
+from minidock.cli.declare import Argument, Command, Option, read_reference
 
 if TYPE_CHECKING:
     from minidock.cli.session import Session
@@ -20,9 +20,9 @@ COMMAND = Command(
     "Make a base image: busybox, or debian[:SUITE] from the host's apt sources.",
     execute,
     options=(
-        Option(("-t", "--tag"), "Name the image so instead.", "NAME[:TAG]"),
+        Option(("-t", "--tag"), "Name the image so instead.", "NAME[:TAG]", read=read_reference),
         Option(("-f", "--force"), "Make it anew where there is one already."),
         Option(("-q", "--quiet"), "Print the image's ID only."),
     ),
-    arguments=(Argument("IMAGE"),),
+    arguments=(Argument("IMAGE", what="busybox or debian[:SUITE]"),),
 )

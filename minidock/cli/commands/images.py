@@ -35,15 +35,25 @@ def execute(
     from minidock.cli.table import print_ids, print_list
 
     filters = Filters(filter, known=FILTERS)
-    rows = list(_rows(_filtered(session, filters), filters, repository, no_trunc=no_trunc))
+    images = _filtered(session, filters)
+    rows = list(_rows(images, filters, repository, no_trunc=no_trunc))
     columns = COLUMNS
     if digests:
         columns = {"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", **COLUMNS}
-    if quiet and format is None:
+    if quiet and not format:
         print_ids(session, dict.fromkeys(row["ID"] for row in rows))
     else:
         print_list(session, rows, columns=columns, template=format)
+    _warn_of_damaged(session, images)
     return 0
+
+
+def _warn_of_damaged(session: Session, images: list[Any]) -> None:
+    for image in images:
+        if image.error:
+            name = ":".join(_familiar(image.names[0])) if image.names else text.short_id(image.id)
+            warning = f"image {name} is damaged: {image.error}; remove it: minidock rmi -f {name}"
+            session.print_error(text.printable(f"minidock: warning: {warning}"))
 
 
 def _filtered(session: Session, filters: Filters) -> list[Any]:
@@ -52,7 +62,7 @@ def _filtered(session: Session, filters: Filters) -> list[Any]:
     created = {image.id: image.created for image in images}
     latest = [created[engine.image_inspect(name)["Id"]] for name in filters.values("before")]
     earliest = [created[engine.image_inspect(name)["Id"]] for name in filters.values("since")]
-    until = [when.read_time(value) for value in filters.values("until")]
+    until = filters.times("until")
     dangling = filters.boolean("dangling")
     return [
         image

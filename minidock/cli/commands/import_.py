@@ -21,6 +21,6 @@ COMMAND = Command(
     "Make an image from a tarball of a root file system.",
     execute,
     options=(Option(("-m", "--message"), "A comment for the image's history.", "TEXT"),),
-    arguments=(Argument("TAR"), Argument("NAME", optional=True)),
+    arguments=(Argument("TAR", what="a path, or - for standard input"), Argument("NAME", optional=True)),
     not_yet="-c --change --platform",
 )

@@ -43,6 +43,7 @@ def execute(session: Session, *, format: str | None) -> int:  # noqa: A002 - the
     from minidock.cli.table import print_objects
     from minidock.cli.template import Template
 
+    format = format or None  # noqa: A001 - the flag's name
     if format and format != "json":
         Template(format)
     info = session.engine.info()
@@ -100,7 +101,7 @@ def _security_option(option: str) -> Iterator[str]:
 
 COMMAND = Command(
     "info",
-    "Print the storage driver, the numbers of containers and images, and the host's properties.",
+    "Print storage driver, containers, images and the host's properties.",
     execute,
     options=(Option(("-f", "--format"), "json, or a template.", "TEMPLATE"),),
 )

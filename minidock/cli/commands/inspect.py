@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidock.cli.declare import Argument, Command, Option
 from minidock.cli.inspection import inspect_each
-from minidock.errors import NotFoundError, UsageError
+from minidock.errors import InvalidReferenceError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from minidock.cli.session import Session
@@ -25,7 +25,7 @@ def execute(session: Session, *, name: tuple[str, ...], type: str | None, format
         for kind in (type,) if type else KINDS:
             try:
                 return look_ups[kind](wanted)
-            except NotFoundError:
+            except (NotFoundError, InvalidReferenceError):
                 if type:
                     raise
         raise NotFoundError(f"no such object: {wanted}", hint="there is no container, image or volume of that name")

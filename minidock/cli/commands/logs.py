@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from minidock.cli.declare import Argument, Command, Option
+from minidock.cli.declare import Argument, Command, Option, read_whole
 
 if TYPE_CHECKING:
     from minidock.cli.session import Session
@@ -15,7 +15,10 @@ _STDERR = 2
 
 def read_tail(text: str) -> int:
     """A number of lines, or ``all`` (-1); ValueError for anything else."""
-    return -1 if text == "all" else max(-1, int(text))
+    try:
+        return -1 if text == "all" else max(-1, read_whole(text))
+    except ValueError:
+        raise ValueError("use a number of lines, or all") from None
 
 
 def read_moment(text: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidock.cli import text, when
-from minidock.cli.declare import Command, Option
+from minidock.cli.declare import Command, Option, read_whole
+from minidock.errors import NoSuchContainerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,10 @@ COLUMNS = {
     "Names": "NAMES",
 }
 FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "volume", "network", "before", "since")
+
+
+STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_SHORTEST_ID = 4
 
 
 def execute(
@@ -47,7 +52,7 @@ def execute(
     found = _filtered(session.engine.ps(all=everything), filters)
     if count is not None and count >= 0:
         found = found[:count]
-    if quiet and format is None:
+    if quiet and not format:
         print_ids(session, (container.id if no_trunc else text.short_id(container.id) for container in found))
     else:
         print_list(
@@ -57,23 +62,43 @@ def execute(
 
 
 def _filtered(containers: Sequence[ContainerSummary], filters: Filters) -> list[ContainerSummary]:
-    position = {name: index for index, c in enumerate(containers) for name in (c.id, c.name, text.short_id(c.id))}
-    after = [position.get(name, -1) for name in filters.values("before")]
-    ahead = [position.get(name, len(containers)) for name in filters.values("since")]
+    after = [_position(containers, name) for name in filters.values("before")]
+    ahead = [_position(containers, name) for name in filters.values("since")]
+    filters.require("status", STATUSES)
+    exit_codes = filters.numbers("exited")
     return [
         c
         for index, c in enumerate(containers)
-        if filters.contains("name", c.name)
+        if filters.found_in("name", c.name)
         and (not filters.values("id") or any(c.id.startswith(value) for value in filters.values("id")))
         and filters.labels(c.labels)
         and filters.matches("status", c.status)
-        and (not filters.values("exited") or (c.status == "exited" and filters.matches("exited", str(c.exit_code))))
-        and filters.matches("ancestor", c.image, c.image.partition(":")[0], c.image_id, text.short_id(c.image_id))
+        and (not exit_codes or (c.status == "exited" and c.exit_code in exit_codes))
+        and (not filters.values("ancestor") or any(_comes_from(c, value) for value in filters.values("ancestor")))
         and filters.matches("volume", *c.volumes)
         and filters.matches("network", c.network)
         and all(index > place for place in after)
         and all(index < place for place in ahead)
     ]
+
+
+def _position(containers: Sequence[ContainerSummary], name: str) -> int:
+    """Where the container of that name, ID or beginning of an ID is in the list. Raises NoSuchContainerError."""
+    found = [index for index, c in enumerate(containers) if name in (c.id, c.name)]
+    found = found or [index for index, c in enumerate(containers) if name and c.id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    raise NoSuchContainerError(f"no such container: {name!r}", hint="see `minidock ps -a`")
+
+
+def _comes_from(container: ContainerSummary, image: str) -> bool:
+    """True if the container was made from that image: its name with or without tag, or the beginning of its ID."""
+    name = container.image.removesuffix(":latest")
+    repository = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    if image in (name, repository, repository.rpartition(":")[0]):
+        return True
+    digits = image.removeprefix("sha256:")
+    return len(digits) >= _SHORTEST_ID and container.image_id.removeprefix("sha256:").startswith(digits)
 
 
 def _row(container: ContainerSummary, *, no_trunc: bool) -> dict[str, Any]:
@@ -111,7 +136,7 @@ COMMAND = Command(
     options=(
         Option(("-a", "--all"), "List those too that do not run."),
         Option(("-l", "--latest"), "List the one created last, running or not."),
-        Option(("-n", "--last"), "List this many of those created last, running or not.", "COUNT", read=int),
+        Option(("-n", "--last"), "List this many of those created last, running or not.", "COUNT", read=read_whole),
         Option(("-q", "--quiet"), "Print IDs only."),
         Option(("--no-trunc",), "Print IDs and commands whole."),
         Option(("-f", "--filter"), f"Only those for which it holds: {', '.join(FILTERS)}.", "KEY=VALUE", many=True),

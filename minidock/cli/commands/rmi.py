@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidock.cli.declare import Argument, Command, Option
+from minidock.cli.session import require_name
 from minidock.errors import MinidockError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ def execute(session: Session, *, image: tuple[str, ...], force: bool) -> int:
     status = 0
     for name in image:
         try:
+            require_name(name)
             events = session.engine.rmi(name, force=force)
         except MinidockError as error:
             session.report(error)

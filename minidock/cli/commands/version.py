@@ -15,7 +15,7 @@ LABELS = {"PythonVersion": "Python", "KernelVersion": "Kernel", "Os": "OS", "Arc
 def execute(session: Session, *, format: str | None) -> int:  # noqa: A002 - the flag's name
     """Print the versions line by line, or in a format."""
     version = session.engine.version()
-    if format is not None:
+    if format:
         from minidock.cli.table import print_objects
 
         print_objects(session, [version], format)

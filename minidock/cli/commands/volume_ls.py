@@ -35,11 +35,11 @@ def execute(
             "Scope": "local",
         }
         for volume in session.engine.volumes(dangling=dangling)
-        if filters.contains("name", volume.name)
+        if filters.found_in("name", volume.name)
         and filters.matches("driver", "local")
         and filters.labels(dict(volume.labels))
     ]
-    if quiet and format is None:
+    if quiet and not format:
         print_ids(session, (row["Name"] for row in rows))
     else:
         print_list(session, rows, columns=COLUMNS, template=format)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from minidock.errors import CommandNotFoundError, ConflictError
+from minidock.errors import CommandNotFoundError, ConflictError, ContainerStartError
 from minidock.log import Log
 from minidock.runtime.context import Stdio
 from minidock.runtime.exec import ExecProcess, exec_in
@@ -14,10 +14,10 @@ from minidock.runtime.exec import ExecProcess, exec_in
 FEW = frozenset({"CAP_CHOWN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"})
 
 
-def execute(target, *args: str, user: str = "", start_time: int | None = None) -> tuple[int, str]:
+def execute(target, *args: str, user: str = "", cwd: str = "/", start_time: int | None = None) -> tuple[int, str]:
     read, write = os.pipe2(os.O_CLOEXEC)
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    process = ExecProcess(args, ("PATH=/bin",), "/", user, False, FEW, False, None)
+    process = ExecProcess(args, ("PATH=/bin",), cwd, user, False, FEW, False, None)
     started = target.started
     try:
         done = exec_in(
@@ -97,3 +97,9 @@ def test_the_joining_process_cannot_be_opened_from_inside(running) -> None:
 def test_descriptors(running) -> None:
     target = running("sleep", "1000")
     assert execute(target, "sh", "-c", "for i in 3 4 5 6 7 8 9 11 12 13; do readlink /proc/$$/fd/$i; done")[1] == ""
+
+
+def test_a_missing_working_directory_is_not_made(running) -> None:
+    target = running("sleep", "1000")
+    with pytest.raises(ContainerStartError, match="working directory '/no/such' does not exist"):
+        execute(target, "pwd", cwd="/no/such")

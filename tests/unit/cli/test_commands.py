@@ -171,7 +171,7 @@ class TestExec:
         assert run("exec", "web", "ls").status == 1
         engine.results["exec"] = CommandNotFoundError("no such command")
         assert run("exec", "web", "ls").status == 127
-        assert run("exec", "web").status == 125
+        assert run("exec", "web").status == 1
 
     def test_a_terminal_needs_one(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(terminal.os, "isatty", lambda _: False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,13 @@ import pytest
 from minidock.cli.commands.info import lines
 from minidock.engine.images import HistoryLine
 from minidock.engine.listings import Pruned
-from minidock.errors import ConflictError, NoSuchContainerError, NoSuchImageError, NoSuchVolumeError
+from minidock.errors import (
+    ConflictError,
+    InvalidReferenceError,
+    NoSuchContainerError,
+    NoSuchImageError,
+    NoSuchVolumeError,
+)
 from minidock.store.removal import Removal
 from minidock.volumes.volumes import Volume
 
@@ -33,6 +41,10 @@ class TestInspect:
         assert (done.status, done.out) == (1, "[]\n")
         assert engine.calls == [("image_inspect", ("c",), {})]
         assert run("inspect", "--type", "network", "c").status == 125
+        engine.results["inspect"] = NoSuchContainerError("no such container")
+        engine.results["image_inspect"] = InvalidReferenceError("invalid image reference")
+        engine.results["volume_inspect"] = NoSuchVolumeError("no such volume")
+        assert "minidock: no such object: ./X\n" in run("inspect", "./X").err
 
     def test_formats(self, run: Any, engine: Any) -> None:
         engine.results["inspect"] = {"Name": "/c", "State": {"Pid": 1}}
@@ -131,10 +143,25 @@ class TestBuild:
         assert run("build", "--progress", "quiet", ".").out == "sha256:b\n"
         assert engine.calls[0][2]["quiet"] is True
 
-    def test_a_dockerfile_from_standard_input(self, run: Any, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys, "stdin", io.StringIO("FROM scratch\n"))
-        run("build", "-f", "-", ".")
-        assert (engine.calls[0][2]["text"], engine.calls[0][2]["dockerfile"]) == ("FROM scratch\n", "")
+    def test_a_dockerfile_from_standard_input(self, run: Any, engine: Any, tmp_path: Path) -> None:
+        file, before = tmp_path / "Dockerfile", os.dup(0)
+        file.write_bytes(b"FROM scratch\n# \xff\n")
+        try:
+            with open(file, "rb") as source:
+                os.dup2(source.fileno(), 0)
+            run("build", "-f", "-", ".")
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+        assert (engine.calls[0][2]["text"], engine.calls[0][2]["dockerfile"]) == ("FROM scratch\n# \udcff\n", "")
+
+    @pytest.mark.parametrize("line", [("-t", "UPPER"), ("-t", ""), ("--build-arg", ""), ("--build-arg", "=x")])
+    def test_a_value_that_makes_no_sense_is_refused_before_anything_is_done(
+        self, run: Any, engine: Any, line: tuple[str, str]
+    ) -> None:
+        done = run("build", *line, ".")
+        assert (done.status, engine.calls) == (125, [])
+        assert done.err.startswith(f"minidock: invalid value {line[1]!r} for --")
 
     @pytest.mark.parametrize(
         "line", [("-",), ("https://x/y.git",), ("--progress", "tty", "."), ("--secret", "id=x", ".")]

@@ -110,6 +110,11 @@ class TestPs:
             (["before=name1"], "23"),
             (["since=name3"], "12"),
             (["network=bridge"], "123"),
+            (["name=^name[12]$"], "12"),
+            (["ancestor=busybox:latest"], "123"),
+            (["ancestor=cccc"], "123"),
+            (["ancestor=sha256:cccccc"], "123"),
+            (["before=22"], "3"),
         ],
     )
     def test_filters(self, run: Any, engine: Any, filters: list[str], numbers: str) -> None:
@@ -127,6 +132,21 @@ class TestPs:
         done = run("ps", "--filter", text)
         assert (done.status, engine.calls) == (125, [])
         assert repr(text) in done.err
+
+    @pytest.mark.parametrize(
+        ("text", "status"),
+        [("status=up", 125), ("exited=x", 125), ("name=[", 125), ("before=nosuch", 1), ("since=name", 1)],
+    )
+    def test_values_that_make_no_sense(self, run: Any, engine: Any, text: str, status: int) -> None:
+        engine.results["ps"] = [container(1)]
+        done = run("ps", "-a", "--filter", text)
+        assert (done.status, done.out) == (status, "")
+        assert repr(text.partition("=")[2])[1:-1] in done.err
+
+    def test_an_empty_format_is_none(self, run: Any, engine: Any) -> None:
+        engine.results["ps"] = [container(1)]
+        assert run("ps", "--format", "").out == run("ps").out
+        assert run("ps", "-q", "--format", "").out == "111111111111\n"
 
 
 def image(number: int, *names: str, labels: dict[str, str] | None = None) -> Image:
@@ -177,6 +197,19 @@ class TestImages:
 
     def test_digests(self, run: Any) -> None:
         assert "DIGEST" in run("images", "--digests").out.splitlines()[0]
+
+    def test_a_time_that_makes_no_sense(self, run: Any) -> None:
+        done = run("images", "-f", "until=yesterday")
+        assert (done.status, done.out) == (125, "")
+        assert done.err.startswith("minidock: invalid filter 'until=yesterday': use seconds")
+
+    def test_a_damaged_one_is_listed_and_warned_of(self, run: Any, engine: Any) -> None:
+        engine.results["images"] = [image(2, "docker.io/library/app:1")._replace(error="the blob x is missing")]
+        done = run("images", "-q")
+        assert done.out == "2aaaaaaaaaaa\n"
+        assert done.err == (
+            "minidock: warning: image app:1 is damaged: the blob x is missing; remove it: minidock rmi -f app:1\n"
+        )
 
 
 class TestVolumes:

@@ -36,17 +36,22 @@ def test_a_missing_argument_is_named(run: Any) -> None:
 def test_a_missing_value_is_named(run: Any) -> None:
     done = run("run", "--name")
     assert done.status == 125
-    assert "--name" in done.err.split("\n")[0]
+    assert done.err.startswith(
+        "minidock: the flag --name needs a value\nUsage: minidock run [OPTIONS] IMAGE [COMMAND...]"
+    )
 
 
 def test_an_unknown_command_is_named(run: Any) -> None:
     done = run("runn", "x")
-    assert done.status == 125
-    assert "'runn'" in done.err.split("\n")[0]
+    assert done.status == 1
+    assert done.err.startswith("minidock: there is no command 'runn', did you mean run?\nUsage: minidock [OPTIONS]")
+    assert "did you mean" not in run("zzzz").err
+    assert run("volume", "crate", "x").err.startswith("minidock: there is no command 'crate', did you mean create?\n")
 
 
 def test_superfluous_arguments_are_refused(run: Any, engine: Any) -> None:
-    assert run("tag", "a", "b", "c").status == 125
+    assert run("tag", "a", "b", "c").status == 1
+    assert run("run").status == 125
     assert engine.calls == []
 
 
@@ -101,7 +106,7 @@ def test_a_value_that_makes_no_sense_names_the_flag(run: Any) -> None:
     done = run("run", "--shm-size", "big", "image")
     assert (done.status, done.err.split("\n")[0]) == (
         125,
-        "minidock: invalid value 'big' for --shm-size: invalid size 'big'",
+        "minidock: invalid value 'big' for --shm-size: use a number with or without a unit, such as 64m or 1g",
     )
 
 
@@ -109,7 +114,7 @@ def test_management_forms_are_the_same_commands(run: Any, engine: Any) -> None:
     run("container", "stop", "-t", "3", "x")
     run("stop", "-t", "3", "x")
     assert engine.calls[0] == engine.calls[1] == ("stop", ("x",), {"signal": "", "timeout": 3})
-    assert run("container", "nothing").status == 125
+    assert run("container", "nothing").status == 1
 
 
 def test_every_command_of_every_group_loads() -> None:

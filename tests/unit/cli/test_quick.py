@@ -34,7 +34,7 @@ def by_click(name: str, line: list[str]) -> dict[str, Any]:
 
 WORDS = (
     "-d -i -it -dit -e -eA=b -e= -tx -- - --name --name=x --name= --rm --rm=x --env --env=A -v/a -h h --mount image "
-    "--help --tt -z --net --network=none -p --publish=1"
+    "--help --tt -z --net --network=none -p --publish=1 --rm=true --rm=0 -it=true -d=false -e=A --init=F -t="
 )
 words = st.sampled_from(["", "a b", *WORDS.split()])
 
@@ -49,6 +49,7 @@ def test_run_reads_the_same_with_and_without_click(line: list[str]) -> None:
 OTHERS = (
     "-a -f -q -qa --format json --filter=a=b --filter x -n 3 -n3 -- --latest - -t -s --signal=9 name --no-trunc -fa"
 )
+OTHERS += " -q=true --no-trunc=false -n=5 -f=a=b -aq=0 --all=maybe"
 others = st.sampled_from(["", *OTHERS.split()])
 
 

@@ -55,6 +55,18 @@ VALUE: dict[str, Any] = {
         ('{{println "a" 1}}{{split "a,b" ","}}', "a 1\n[a b]"),
         ('{{or .State.Error "none"}}', "none"),
         ("{{print `raw` true}}", "rawtrue"),
+        ("{{$n := .Name}}{{$n}} {{$n | upper}}", "/web /WEB"),
+        ("{{range $i, $tag := .Tags}}{{$i}}={{$tag}};{{end}}", "0=one;1=two;"),
+        ("{{range $key, $_ := .Labels}}{{$key}} {{end}}", "a-b x "),
+        ("{{range $m := .Mounts}}{{$m.Source}}{{.Source}}{{$.Name}} {{end}}", "/a/a/web /b/b/web "),
+        ("{{with $s := .State}}{{$s.Pid}}{{end}}", "12"),
+        ('{{printf "%.2s|%4d|%q|%-4s|%v%%" .Name .State.Pid .Name "a" true}}', '/w|  12|"/web"|a   |true%'),
+        ('{{.Name | printf "%s!"}}', "/web!"),
+        ("{{slice .Name 1 3}}{{slice .Name 2}}", "weeb"),
+        ("{{if gt (len .Mounts) 1}}{{lt 1 2}}{{le 2 2}}{{ge 1 2}}{{end}}", "truetruefalse"),
+        ("{{.Labels.none}}", "<no value>"),
+        ("{{.Labels.x}}", "1"),
+        ('{{index .None "x"}}', ""),
     ],
 )
 def test_templates(template: str, text: str) -> None:
@@ -65,6 +77,7 @@ def test_templates(template: str, text: str) -> None:
     "template",
     [
         *("{{", "{{.Name", "{{.Name}} {{", "{{end}}", "{{else}}", "{{if .x}}", "{{range .x}}{{else}}", "{{nofunc .x}}"),
+        *("{{$a, $b := .x}}", "{{if $a, $b := .x}}{{end}}", r'{{"\d"}}', "{{$x := }}"),
         *("{{}}", "{{.a | }}", "{{(.a}}", "{{.a)}}", "{{%}}", "{{import}}", '{{"open}}', "{{if .x}}{{end}}{{end}}"),
     ],
 )
@@ -78,6 +91,7 @@ def test_what_cannot_be_parsed_is_status_64(template: str) -> None:
     "template",
     [
         *("{{.Nope}}", "{{.Name.Sub}}", "{{.Name.__class__}}", "{{.__class__}}", "{{.Tags.append}}"),
+        *('{{printf "%d" .Name}}', '{{printf "%s"}}', "{{range .Name}}{{end}}", "{{json}}", "{{slice .Name}}"),
         *("{{join .Name 1}}", "{{.Name 1}}", "{{index .Tags 9}}", "{{.Name | .State}}"),
     ],
 )
@@ -85,6 +99,13 @@ def test_what_cannot_be_evaluated_is_an_error(template: str) -> None:
     with pytest.raises(MinidockError, match="template error") as caught:
         Template(template).render(VALUE)
     assert caught.value.exit_status == 1
+
+
+def test_a_variable_ends_with_its_block() -> None:
+    with pytest.raises(TemplateError, match="undefined variable"):
+        Template("{{if .Name}}{{$x := 1}}{{end}}{{$x}}").render(VALUE)
+    with pytest.raises(MinidockError, match="wrong number of arguments"):
+        Template("{{json}}").render(VALUE)
 
 
 def test_a_missing_field_names_those_there_are() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from minidock.engine.settings import environment, make_settings, pairs
+from minidock import Engine
+from minidock.engine.options import CreateOptions
+from minidock.engine.settings import check_options, environment, make_settings, pairs
 from minidock.errors import MountSpecError, UsageError
 from minidock.model.container import Settings
 from minidock.model.mounts import Mount
@@ -95,3 +97,45 @@ def test_relative_sources_are_of_the_working_directory(tmp_path: Path, monkeypat
 def test_mount_errors_keep_their_kind() -> None:
     with pytest.raises(MountSpecError):
         make_settings("img", (), volumes=[""])
+
+
+def test_no_size_is_the_default_and_no_tmpfs_without_limit() -> None:
+    assert make_settings("img", (), shm_size=0).shm_size == 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("options", [{"shm_size": -1}, {"shm_size": 2**63}, {"stop_timeout": -2}])
+def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=str(next(iter(options.values())))):
+        make_settings("img", (), **options)
+
+
+@pytest.mark.parametrize("verb", ["run", "create", "explain"])
+def test_an_option_that_there_is_not_is_a_type_error_of_the_verb(verb: str, tmp_path: Path) -> None:
+    engine = Engine(str(tmp_path / "root"))
+    with pytest.raises(TypeError, match=rf"^{verb}\(\) got an unexpected keyword argument 'colour'$"):
+        getattr(engine, verb)("img", "true", colour="red")
+    assert not (tmp_path / "root").exists()
+
+
+def test_every_option_of_the_type_is_known() -> None:
+    check_options("run", dict.fromkeys(CreateOptions.__annotations__))
+
+
+@pytest.mark.parametrize("text", ["a\udcff", "a\0b"])
+@pytest.mark.parametrize("option", ["command", "env", "labels", "volumes", "workdir", "entrypoint"])
+def test_texts_that_no_record_can_hold_are_refused(option: str, text: str) -> None:
+    options: dict[str, Any] = {
+        "env": {"env": [f"A={text}"]},
+        "labels": {"labels": {"a": text}},
+        "volumes": {"volumes": [f"/{text}:/x"]},
+        "workdir": {"workdir": f"/{text}"},
+        "entrypoint": {"entrypoint": [text]},
+    }.get(option, {})
+    with pytest.raises(UsageError):
+        make_settings("img", ("echo", text) if option == "command" else (), **options)
+
+
+def test_a_host_name_is_measured_in_bytes() -> None:
+    assert make_settings("img", (), hostname="\u00fc" * 32).hostname == "\u00fc" * 32
+    with pytest.raises(UsageError, match="invalid host name"):
+        make_settings("img", (), hostname="\u00fc" * 33)

@@ -151,7 +151,10 @@ class TestMountFlag:
     def test_no_blanks_around_keys_and_values(self, text: str) -> None:
         assert "blanks" in mount_refused(f"{text},dst=/d").message
 
-    @pytest.mark.parametrize("field", ["sauce=aa", "", "uid=0", "bind-nonrecursive"])
+    def test_an_empty_field_is_named(self) -> None:
+        assert "empty" in mount_refused("type=volume,,dst=/d").message
+
+    @pytest.mark.parametrize("field", ["sauce=aa", "uid=0", "bind-nonrecursive"])
     def test_unknown_keys(self, field: str) -> None:
         error = mount_refused(f"dst=/d,{field}")
         assert "unknown option" in error.message

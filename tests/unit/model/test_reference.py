@@ -44,7 +44,7 @@ def test_forms(text: str, full: str, familiar: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is not a repository name"),
+        ("", "it is empty"),
         ("Busybox", "a repository name is lower-case"),
         ("user/Name", "a repository name is lower-case"),
         ("a b", "is not a repository name"),
@@ -59,8 +59,8 @@ def test_forms(text: str, full: str, familiar: str) -> None:
         ("ex_ample.com/x", "is not a host name"),
         ("-x.com/a", "is not a host name"),
         ("x.com:port/a", "is not a host name"),
-        ("a:", "'' is not a tag"),
-        ("a:-t", "'-t' is not a tag"),
+        ("a:", "is not a tag"),
+        ("a:-t", "is not a tag"),
         ("a:t\n", "is not a tag"),
         ("a\n", "is not a repository name"),
         ("a:" + "t" * 129, "is not a tag"),

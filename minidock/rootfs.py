@@ -16,7 +16,7 @@ from minidock.store.files import hint_for
 from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from hashlib import _Hash as Hash
 
     from minidock.drivers.compression import Plain
@@ -85,12 +85,14 @@ class Rootfs:
         *,
         stubs: Collection[str] = (),
         omit: bool = True,
+        store: Callable[[str, str], None] | None = None,
     ) -> Descriptor | None:
         """The writable layer as a layer above ``diff_ids``: None when it differs in nothing.
 
-        The tar is stored as a blob and the tree becomes the driver's layer; a layer that is here already is not stored
-        again. ``staging`` leans on it until the caller has named it in an image. ``stubs`` and ``omit`` are as in
-        ``Driver.pack``. The writable layer is used up. Raises ArchiveError for what a layer cannot hold.
+        The tar is stored as a blob, by ``store`` (a file in ``staging`` and its digest) if given, ``Blobs.adopt`` else,
+        and the tree becomes the driver's layer; a layer that is here already is not stored again. ``staging`` leans on
+        it until the caller has named it in an image. ``stubs`` and ``omit`` are as in ``Driver.pack``. The writable
+        layer is used up. Raises ArchiveError for what a layer cannot hold.
         """
         path = f"{staging.path}/layer-{os.urandom(8).hex()}.tar"
         with _explained("store the layer"):
@@ -101,7 +103,7 @@ class Rootfs:
                 return None
             chain = (*diff_ids, packed.diff_id)
             staging.lean_on({packed.diff_id, chain_id(chain)})
-            self.blobs.adopt(path, packed.diff_id)
+            (store or self.blobs.adopt)(path, packed.diff_id)
             self.driver.adopt(chain, writable_dir)
         return Descriptor(LAYER_TAR, packed.diff_id, packed.size)
 

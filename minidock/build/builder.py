@@ -10,6 +10,7 @@ from minidock.build.cache import BuildCache
 from minidock.build.context import Context, check_text, read_dockerfile, read_rules
 from minidock.build.dispatch import Dispatcher
 from minidock.build.graph import build_graph, find_target, reachable
+from minidock.build.pending import Pending
 from minidock.build.result import image_config
 from minidock.build.solver import Solver, Tools
 from minidock.dockerfile.parser import Dockerfile, parse
@@ -49,7 +50,12 @@ def build(
     what cannot be parsed, UsageError for a context, Dockerfile or tag that makes no sense.
     """
     tags = [tag_name(tag) for tag in request.tags]
-    with Context(request.context) as context, Staging(root, "build") as staging:
+    blobs, cache = Blobs(root), BuildCache(root)
+    with (
+        Context(request.context) as context,
+        Staging(root, "build") as staging,
+        Pending(blobs, cache) as pending,
+    ):
         dockerfile = _load(request, context, progress)
         target = find_target(dockerfile, request.target)
         arguments = _global_arguments(request, dockerfile)
@@ -61,11 +67,11 @@ def build(
         order = reachable(target, dispatcher.needs)
         for index in order:
             dispatcher.dispatch(index)
-        cache = BuildCache(root)
         tools = Tools(
             rootfs=rootfs,
-            blobs=Blobs(root),
+            blobs=blobs,
             cache=cache,
+            pending=pending,
             staging=staging,
             context=context,
             run=run,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from minidock.build.work import Source, StepWork
     from minidock.dockerfile.instructions import Add, Copy, Heredoc
 
+# Bytes of small files that a step holds from the reading for its key to the copy.
+_HOLD = 64 * 1024 * 1024
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _INSTEAD = "copy it as it is with COPY"
 _OCTAL = re.compile(r"0?[0-7]{1,4}|0o[0-7]{1,4}")
@@ -131,7 +133,9 @@ class CopyStep:
         }
         if layers is not None:
             yield make_key(work.below, **common, source=list(layers), paths=list(self.sources))
-        files = [[_printable(s.name), s.is_directory, content_digest(s)] for s in self._select(work)]
+        selected = self._select(work)
+        hold = _HOLD // max(len(selected), 1)
+        files = [[_printable(s.name), s.is_directory, content_digest(s, hold=hold)] for s in selected]
         yield make_key(work.below, **common, files=files)
 
     def perform(self, work: StepWork) -> Collection[str]:
@@ -150,7 +154,11 @@ class CopyStep:
             tree = work.open_source(self.source)
             self._selected = [found for source in self.sources for found in _selections(tree, source)]
             self._check_count(len(self._selected) + len(self.heredocs))
+            work.at_end(self._forget)
         return self._selected
+
+    def _forget(self) -> None:
+        self._selected = None
 
     def _check_count(self, count: int) -> None:
         if count > 1 and not is_directory_name(self.destination):

@@ -44,10 +44,10 @@ class Selection:
     ``path`` is its real path in ``tree``; ``name`` the base name that the Dockerfile gave it. A directory's contents
     are ``groups``, parents before children; a single file is the only entry of one group whose directory is its parent.
     ``xattrs`` holds the extended attributes of the entries that have any, by path below the group's root; they are
-    known once the digest is.
+    known once the digest is. So is ``held``, the content of small files, as much of it as was asked for.
     """
 
-    __slots__ = ("groups", "is_directory", "name", "path", "tree", "xattrs")
+    __slots__ = ("groups", "held", "is_directory", "name", "path", "tree", "xattrs")
 
     def __init__(self, tree: SourceTree, path: str, name: str, *, is_directory: bool, groups: list[Group]) -> None:
         self.tree = tree
@@ -56,6 +56,7 @@ class Selection:
         self.is_directory = is_directory
         self.groups = groups
         self.xattrs: dict[str, dict[str, bytes]] = {}
+        self.held: dict[str, bytes] = {}
 
     @property
     def base(self) -> str:
@@ -161,13 +162,14 @@ def _without_empty(groups: list[Group], ignored: set[str]) -> list[Group]:
     return [group for group in groups if group.path not in ignored or group.path in wanted]
 
 
-def content_digest(selection: Selection) -> str:
+def content_digest(selection: Selection, *, hold: int = 0) -> str:
     """The hexadecimal sha256 over path, type, mode, owner, size, link target, device, extended attributes and content
     of every entry; never over times. The context's files count as root's, which is what they become.
 
-    Fills ``selection.xattrs``. Raises OSError, or MinidockError if a file changes meanwhile.
+    Fills ``selection.xattrs``, and ``held`` with at most ``hold`` bytes that need not be read again. Raises OSError, or
+    MinidockError if a file changes meanwhile.
     """
-    digester = _Digester(selection)
+    digester = _Digester(selection, hold)
     for group in selection.groups:
         fd = selection.open_group(group)
         try:
@@ -179,10 +181,11 @@ def content_digest(selection: Selection) -> str:
 
 
 class _Digester:
-    __slots__ = ("block", "digest", "links", "selection")
+    __slots__ = ("block", "digest", "hold", "links", "selection")
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, hold: int) -> None:
         self.selection = selection
+        self.hold = hold
         self.digest = hashlib.sha256()
         self.links: dict[tuple[int, int], str] = {}
         self.block = memoryview(bytearray(BLOCK))
@@ -201,7 +204,7 @@ class _Digester:
             linked = "" if first == path else first
             self._header(path, mode, status, f"{status.st_size} {linked}", read_xattrs(fd))
             if not linked:
-                self._content(fd, entry)
+                self._content(fd, entry, path)
         finally:
             os.close(fd)
 
@@ -216,13 +219,16 @@ class _Digester:
                 head += b"%d %b\0%b" % (len(value), os.fsencode(name), value)
         self.digest.update(head)
 
-    def _content(self, fd: int, entry: Entry) -> None:
+    def _content(self, fd: int, entry: Entry, path: str) -> None:
         size = entry.status.st_size
         if size <= SMALL:
             data = os.read(fd, size + 1)
             if len(data) != size:
                 raise changed(entry)
             self.digest.update(data)
+            if size <= self.hold:
+                self.hold -= size
+                self.selection.held[path] = data
             return
         left = size
         while left > 0:

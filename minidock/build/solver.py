@@ -15,12 +15,13 @@ from minidock.model.oci import LAYER_TAR, Descriptor
 from minidock.store.files import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
     from minidock.build.cache import BuildCache, Key
     from minidock.build.context import Context
+    from minidock.build.pending import Pending
     from minidock.build.progress import Progress, StepProgress
     from minidock.build.state import Line, StageState, Step
     from minidock.build.work import RunStep, Source
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What a line's step made: a layer, or None for no difference or no step; ``created`` is empty without a step."""
+    """What a line's step made: a layer of ``size`` bytes, or None for no difference or no step; ``created`` is empty
+    without a step."""
 
     diff_id: str | None = None
     created: str = ""
+    size: int = 0
 
 
 class StageResult(NamedTuple):
@@ -52,6 +55,7 @@ class Tools(NamedTuple):
     rootfs: Rootfs
     blobs: Blobs
     cache: BuildCache
+    pending: Pending
     staging: Staging
     context: Context
     run: RunStep
@@ -94,7 +98,8 @@ class Solver:
             outcomes.append(outcome)
             if outcome.diff_id is not None:
                 diff_ids.append(outcome.diff_id)
-                layers.append(Descriptor(LAYER_TAR, outcome.diff_id, self._tools.blobs.size(outcome.diff_id)))
+                layers.append(Descriptor(LAYER_TAR, outcome.diff_id, outcome.size))
+        self._tools.pending.finish()
         result = StageResult(tuple(layers), tuple(diff_ids), tuple(outcomes))
         self.results[state.index] = result
         return result
@@ -121,15 +126,20 @@ class Solver:
                 for other in missed:
                     tools.cache.save(other, record)
                 work.progress.cached()
-                return Outcome(record.diff_id, record.created)
+                size = tools.blobs.size(record.diff_id) if record.diff_id else 0
+                return Outcome(record.diff_id, record.created, size)
             missed.append(key)
         stubs = step.perform(work)
         layer = work.commit(stubs)
         record = CacheRecord(layer.digest if layer else None, now())
         for key in missed:
-            tools.cache.save(key, record)
+            if layer is None:
+                # The next line may be the same one, on the same layers.
+                tools.cache.save(key, record)
+            else:
+                tools.pending.add_record(key, record)
         work.progress.done()
-        return Outcome(record.diff_id, record.created)
+        return Outcome(record.diff_id, record.created, layer.size if layer else 0)
 
     def _usable(self, key: Key) -> CacheRecord | None:
         """The record of a key, if its layer is still in the store; it stays there until the build ends."""
@@ -167,11 +177,14 @@ class _Work:
     def __exit__(self, *_: object) -> None:
         self._open.close()
         if self._prepared:
-            remove_tree(self._writable)
+            self._tools.pending.add_directory(self._writable)
 
     @property
     def run(self) -> RunStep:
         return self._tools.run
+
+    def meanwhile(self) -> None:
+        self._tools.pending.finish()
 
     def mounts(self) -> RootMount:
         self._prepare()
@@ -196,6 +209,9 @@ class _Work:
     def extract(self, archive: BinaryIO, root: int, directory: str) -> None:
         self._tools.rootfs.extract(archive, root, directory)
 
+    def at_end(self, callback: Callable[[], None]) -> None:
+        self._open.callback(callback)
+
     def scratch(self) -> int:
         path = f"{self._writable}-scratch-{os.urandom(4).hex()}"
         os.mkdir(path, 0o700)
@@ -207,7 +223,10 @@ class _Work:
     def commit(self, stubs: Collection[str]) -> Descriptor | None:
         """The step's difference as a layer, or None if there is none."""
         self._prepare()
-        return self._tools.rootfs.commit(self.below, self._writable, self._tools.staging, stubs=stubs)
+        tools = self._tools
+        return tools.rootfs.commit(
+            self.below, self._writable, tools.staging, stubs=stubs, store=tools.pending.add_layer
+        )
 
     def _ensure(self, layers: tuple[str, ...]) -> None:
         """Have the layers' trees, and keep them until the build ends: they go by diff ID or by chain ID."""

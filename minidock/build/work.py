@@ -37,8 +37,12 @@ class RunStep(Protocol):
         user: str,
         network: str,
         on_output: Callable[[bytes], None],
+        meanwhile: Callable[[], None],
     ) -> RunResult:
-        """Raises ContainerStartError if the command cannot be started."""
+        """``meanwhile`` is called once, while the command starts; an exception of it ends the command.
+
+        Raises ContainerStartError if the command cannot be started.
+        """
 
 
 class Source(NamedTuple):
@@ -62,6 +66,9 @@ class StepWork(Protocol):
     @property
     def run(self) -> RunStep: ...
 
+    def meanwhile(self) -> None:
+        """What steps before this one have left to be done while a command runs."""
+
     def mounts(self) -> RootMount:
         """The writable root file system, to be mounted by the runtime."""
 
@@ -77,6 +84,9 @@ class StepWork(Protocol):
     def extract(self, archive: BinaryIO, root: int, directory: str) -> None:
         """Unpack a plain tar stream into a directory of an open root, never outside of it. ``directory`` is relative
         and real. Raises ArchiveError, OSError."""
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the step ends, however it does."""
 
     def scratch(self) -> int:
         """A new private directory as a descriptor; both are gone when the step ends."""

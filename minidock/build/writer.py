@@ -143,39 +143,47 @@ class Writer:
     def _file(self, entry: Entry, path: str, source: int, target: int, *, plain: bool) -> None:
         status, name = entry.status, self._target.name or entry.name
         mode = self._mode(status)
-        fd = open_unchanged(entry, source)
+        data = self._selection.held.pop(path, None)
+        fd = open_unchanged(entry, source) if data is None else -1
         try:
             try:
                 out = os.open(name, _CREATE, mode & 0o777, dir_fd=target)
             except FileExistsError:
-                if self._is_there(entry, path, name, fd, target):
+                if self._is_there(entry, path, name, source, target):
                     return
                 out = _create(name, target, mode & 0o777)
             try:
-                _copy_content(fd, out, entry)
+                if data is None:
+                    _copy_content(fd, out, entry)
+                else:
+                    _write_all(out, data)
                 if plain and not mode & self._umask and self._owner(status) == (0, 0) and path not in self._xattrs:
-                    os.utime(out, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                    os.utime(out, ns=_times(status))
                 else:
                     self._finish(out, entry, path)
             finally:
                 os.close(out)
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
-    def _is_there(self, entry: Entry, path: str, name: str, fd: int, target: int) -> bool:
+    def _is_there(self, entry: Entry, path: str, name: str, source: int, target: int) -> bool:
         """Whether the file exists just as it would be written, to the second: writing it anew would only change its
-        directory's time, and make a layer of that. Leaves ``fd`` at its beginning."""
+        directory's time, and make a layer of that."""
         wanted, there = entry.status, os.stat(name, dir_fd=target, follow_symlinks=False)
         kept = (there.st_mode, there.st_size, there.st_uid, there.st_gid, there.st_mtime_ns // _SECOND, there.st_nlink)
         mode, owner = stat.S_IFREG | self._mode(wanted), self._owner(wanted)
         if wanted.st_nlink != 1 or kept != (mode, wanted.st_size, *owner, wanted.st_mtime_ns // _SECOND, 1):
             return False
-        old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
+        new = open_unchanged(entry, source)
         try:
-            return read_xattrs(old) == self._xattrs.get(path, {}) and _same_content(fd, old)
+            old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
+            try:
+                return read_xattrs(old) == self._xattrs.get(path, {}) and _same_content(new, old)
+            finally:
+                os.close(old)
         finally:
-            os.close(old)
-            os.lseek(fd, 0, os.SEEK_SET)
+            os.close(new)
 
     @property
     def _xattrs(self) -> dict[str, dict[str, bytes]]:
@@ -227,7 +235,7 @@ class Writer:
             os.chmod(name, self._mode(status), dir_fd=target)
         for key, value in self._xattrs.get(path, {}).items():
             set_xattr(f"/proc/self/fd/{target}/{name}", key, value)
-        os.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+        os.utime(name, ns=_times(status), dir_fd=target, follow_symlinks=False)
 
     def _finish(self, fd: int, entry: Entry, path: str) -> None:
         """Owner, mode, attributes and time of what is new, in the one order in which none undoes another."""
@@ -236,7 +244,13 @@ class Writer:
         os.fchmod(fd, self._mode(status))
         for key, value in self._xattrs.get(path, {}).items():
             set_xattr(fd, key, value)
-        os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        os.utime(fd, ns=_times(status))
+
+
+def _times(status: os.stat_result) -> tuple[int, int]:
+    """The times of a copy: whole seconds, since a layer has no others, and cutting them later costs a call for each."""
+    seconds = status.st_mtime_ns // _SECOND * _SECOND
+    return seconds, seconds
 
 
 def _copy_content(fd: int, out: int, entry: Entry) -> None:
@@ -245,8 +259,7 @@ def _copy_content(fd: int, out: int, entry: Entry) -> None:
         data = os.read(fd, status.st_size + 1)
         if len(data) != status.st_size:
             raise changed(entry)
-        if data:
-            _write_all(out, data)
+        _write_all(out, data)
         return
     sparse = status.st_blocks * 512 < status.st_size
     if copy_range(fd, out, status.st_size, sparse=sparse) != status.st_size:

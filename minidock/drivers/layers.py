@@ -17,7 +17,7 @@ from minidock.kernel.files import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, 
 from minidock.model.digest import chain_id, hex_of, is_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _SYNCED = b"synced\n"
 _STATE = "state"
@@ -106,12 +106,12 @@ class Layers:
             with suppress(FileNotFoundError, NotADirectoryError):
                 _write(f"{self.directory}/{key}/{_STATE}", _SYNCED)
 
-    def _keys_of(self, diff_ids: Sequence[str]) -> list[str]:
-        if self.chained:
-            return [hex_of(chain_id(diff_ids))]
-        if len(diff_ids) == 1:
-            return [hex_of(diff_ids[0])]
-        return [hex_of(diff_ids[-1]), hex_of(chain_id(diff_ids))]
+    def _keys_of(self, diff_ids: Sequence[str]) -> Iterator[str]:
+        """Where the topmost layer may be; the chain's name is worked out only if the layer's own is not enough."""
+        if not self.chained:
+            yield hex_of(diff_ids[-1])
+        if self.chained or len(diff_ids) > 1:
+            yield hex_of(chain_id(diff_ids))
 
     def _state(self, key: str) -> bytes:
         try:

@@ -73,7 +73,8 @@ class TarWriter:
         if len(data) != size:
             raise _changed(entry)
         pad = -size % BLOCK
-        self._put(b"".join((header, data, ZERO_BLOCK[:pad])), len(header) + size + pad)
+        self._parts += (header, data)
+        self._put(ZERO_BLOCK[:pad], len(header) + size + pad)
 
     def finish(self) -> str:
         """Write the end of the archive, flush everything to ``out`` and return the digest of the whole stream."""
@@ -83,6 +84,7 @@ class TarWriter:
         return f"sha256:{self._hash.hexdigest()}"
 
     def _put(self, data: bytes, length: int) -> None:
+        """Hold ``data`` until there is enough to write; ``length`` counts what is new."""
         self._parts.append(data)
         self._held += length
         if self._held > _FLUSH:

@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from minidock.model.spec import Process, step_spec
-from minidock.network import resolvconf
-from minidock.network.bridge import BridgeNetwork
-from minidock.runtime import step
-from minidock.runtime.plan import available_capabilities, plan
-from minidock.store import files
 from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minidock.engine.sandbox import Sandbox
     from minidock.log import Log
-    from minidock.model.steps import RootMount, Step
+    from minidock.model.steps import RootMount
+    from minidock.runtime.step import Keeper, StepResult
     from minidock.store.layout import DataRoot
-
-HOSTNAME = "buildkitsandbox"
 
 
 class StepRunner:
     """Runs commands in root file systems, one after the other, in the default sandbox.
 
-    A context: its staging directory holds the generated files and the mount point, and its lock is what the steps'
-    network leases hang on, so that a killed build's address is free at once.
+    A context. A build whose steps are all cached costs it nothing: what runs steps is loaded and started for the first.
+    Its staging directory holds the generated files and the mount point, and its lock is what the steps' network lease
+    hangs on, so that a killed build's address is free at once.
     """
 
-    __slots__ = ("_available", "_log", "_network", "_root", "_staging")
+    __slots__ = ("_keeper", "_log", "_open", "_root")
 
     def __init__(self, root: DataRoot, log: Log) -> None:
         self._root = root
         self._log = log
-        self._staging = Staging(root, "steps")
-        self._network = BridgeNetwork(state_dir=root.networks, log=log)
-        self._available = available_capabilities()
+        self._open = ExitStack()
+        self._keeper: Keeper | None = None
 
     def __enter__(self) -> StepRunner:
-        step.remove_stale_cgroups()
-        self._staging.__enter__()
-        os.mkdir(f"{self._staging.path}/rootfs", 0o755)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._staging.__exit__(None, None, None)
+        self._open.close()
 
     def __call__(
         self,
@@ -58,47 +50,33 @@ class StepRunner:
         user: str,
         network: str,
         on_output: Callable[[bytes], None],
-    ) -> step.StepResult:
-        """Run one command to its end; see ``runtime.step.run_to_exit`` for what it raises, NetworkError besides."""
-        address, lease, extra = self._connect(network)
-        try:
-            spec = step_spec(
-                Process(args, env, workdir or "/", user),
-                rootfs=f"{self._staging.path}/rootfs",
-                files=self._write_files(address, network),
-                available=self._available,
-                network=network,
-                hostname=HOSTNAME,
-            )
-            planned = plan(
-                spec,
-                root=root,
-                extra=extra,
-                cgroup=step.cgroup_name(),
-                seccomp_cache=f"{self._root.cache}/seccomp",
-            )
-            return step.run_to_exit(planned, on_output=on_output, log=self._log)
-        finally:
-            if lease:
-                self._network.release(lease)
+        meanwhile: Callable[[], None],
+    ) -> StepResult:
+        """Run one command to its end; see ``runtime.step.Keeper.run`` for what it raises, NetworkError besides."""
+        if self._keeper is None:
+            self._keeper = self._start()
+        request = {
+            "root": root._asdict(),
+            "args": args,
+            "env": env,
+            "workdir": workdir,
+            "user": user,
+            "network": network,
+        }
+        return self._keeper.run(request, on_output=on_output, meanwhile=meanwhile)
 
-    def _connect(self, network: str) -> tuple[str, str, tuple[Step, ...]]:
-        if network != "bridge":
-            return "", "", (self._network.loopback_step(),) if network == "none" else ()
-        bridge = self._network.ensure()
-        lease = self._network.lease(
-            bridge, os.path.basename(self._staging.path), root=self._root.path, lock_path=self._staging.path
-        )
-        return lease.address, lease.path, self._network.attach_steps(bridge, lease)
+    def _start(self) -> Keeper:
+        from minidock.runtime import step
 
-    def _write_files(self, address: str, network: str) -> list[tuple[str, str]]:
-        """The step's hosts and resolv.conf, as pairs of target and path."""
-        texts = {"/etc/hosts": resolvconf.hosts_text(HOSTNAME, address)}
-        if network != "none":
-            texts["/etc/resolv.conf"] = resolvconf.container_resolv_conf()
-        pairs = []
-        for target, text in texts.items():
-            path = f"{self._staging.path}/{os.path.basename(target)}"
-            files.write_atomic(path, text.encode(), sync=False, mode=0o644)
-            pairs.append((target, path))
-        return pairs
+        step.remove_stale_cgroups()
+        staging = self._open.enter_context(Staging(self._root, "steps"))
+        os.mkdir(f"{staging.path}/rootfs", 0o755)
+        cgroup = step.cgroup_name()
+
+        def sandbox() -> Sandbox:
+            # In the keeper: the builder itself has no use for what this loads.
+            from minidock.engine.sandbox import Sandbox
+
+            return Sandbox(self._root, staging.path, cgroup=cgroup, log=self._log)
+
+        return self._open.enter_context(step.Keeper(sandbox, self._log))

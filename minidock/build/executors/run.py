@@ -99,6 +99,7 @@ class RunStep:
                 user=self.user,
                 network=self.network,
                 on_output=work.progress.output,
+                meanwhile=work.meanwhile,
             )
         except ContainerStartError as error:
             raise MinidockError(f'cannot run "{shown}": {error.message}', hint=error.hint) from error

@@ -46,10 +46,10 @@ def test_killed_in_a_run(minidock: Any, context: Callable[..., Path], how: signa
     while sleepers(seconds):
         assert time.monotonic() < deadline, "the step outlives its build"
         time.sleep(0.02)
-    assert "t" not in minidock.out("images").split()
     root = DataRoot(str(minidock.root))
     assert (sweep(root) > 0) == (how != signal.SIGINT), "only a killed build leaves things behind, and those unlocked"
     assert os.listdir(root.tmp) == []
+    assert "t" not in minidock.out("images").split()
     (folder / "Dockerfile").write_text(TEXT.format(0))
     again = minidock.build(folder, "-t", "t")
     assert again.count("CACHED") == 2, "the base and the finished step"

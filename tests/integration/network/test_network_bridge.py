@@ -120,6 +120,23 @@ def test_two_data_roots_share_bridge_and_leases(host: Any, tmp_path: Path) -> No
     assert lease.address != address
 
 
+def test_running_containers_come_back_to_a_bridge_that_was_deleted(host: Any, exchange_between: Exchange) -> None:
+    container, address = host.container()
+    os.system("ip link del minidock0")
+    assert exchange_between(container, host.outside, "192.0.2.1") == ""
+    other, other_address = host.container()
+    assert exchange_between(container, host.outside, "192.0.2.1") == "192.0.2.2"
+    assert exchange_between(container, other, other_address) == address
+
+
+def test_forwarding_and_ruleset_come_back(host: Any, exchange_between: Exchange) -> None:
+    container, _ = host.container()
+    os.system("nft flush ruleset; echo 0 > /proc/sys/net/ipv4/ip_forward")
+    assert exchange_between(container, host.outside, "192.0.2.1") == ""
+    host.container()
+    assert exchange_between(container, host.outside, "192.0.2.1") == "192.0.2.2"
+
+
 def test_uninstall_leaves_nothing(host: Any) -> None:
     host.network.ensure()
     host.network.uninstall()

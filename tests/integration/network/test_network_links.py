@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -122,3 +124,18 @@ def test_setting_a_parameter(host: Any) -> None:
     with pytest.raises(OSError, match="ip_forward") as caught:
         bridge.write_parameter("net/ipv4/ip_forward", "many")
     assert caught.value.filename == "/proc/sys/net/ipv4/ip_forward"
+
+
+def test_the_first_packet_passes(host: Any, exchange_between: Any) -> None:
+    """The bridge opens its port by a worker of the kernel; what a container sent before would wait for a second."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        for _ in range(20):
+            container, address = host.container()
+            began = time.monotonic()
+            assert exchange_between(container, None, "10.90.0.1") == address
+            assert time.monotonic() - began < 0.9
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()

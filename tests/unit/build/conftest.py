@@ -66,7 +66,13 @@ class PlainRootfs:
             os.close(fd)
 
     def commit(
-        self, diff_ids: Sequence[str], writable: str, staging: Any, *, stubs: Collection[str] = ()
+        self,
+        diff_ids: Sequence[str],
+        writable: str,
+        staging: Any,
+        *,
+        stubs: Collection[str] = (),
+        store: Callable[[str, str], None],
     ) -> Descriptor | None:
         tree = Path(writable) / "tree"
         for stub in stubs:
@@ -78,7 +84,9 @@ class PlainRootfs:
         data = repr([(path, after.get(path)) for path in changed]).encode()
         digest = digest_of(data)
         staging.lean_on([digest])
-        self.blobs.put(data)
+        path = Path(staging.path) / digest[7:]
+        path.write_bytes(data)
+        store(str(path), digest)
         target = self.tree([*diff_ids, digest])
         if not target.exists():
             tree.rename(target)

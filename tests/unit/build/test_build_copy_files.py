@@ -143,7 +143,7 @@ def test_metadata_is_kept(sides: Sides) -> None:
     sides.copy("d", "/new")
     copied = (sides.root / "new/sub/f").lstat()
     assert stat.S_IMODE(copied.st_mode) == 0o4751
-    assert copied.st_mtime_ns == 1_500_000_000_123_456_789
+    assert copied.st_mtime_ns == 1_500_000_000_000_000_000, "a layer has whole seconds"
     assert copied.st_nlink == 2
     assert copied.st_ino == (sides.root / "new/twin").lstat().st_ino
     assert os.getxattr(sides.root / "new/sub/f", "user.note") == b"kept"

@@ -120,3 +120,15 @@ def test_a_full_disk_loses_the_piece_and_nothing_else(tmp_path: Path) -> None:
     assert not writer.append(1, memoryview(b"lost"))
     assert (writer.lost, writer.count, os.fstat(index).st_size) == (4, 0, 0)
     writer.close()
+
+
+def test_a_log_that_was_cut_off_goes_on_where_it_is(tmp_path: Path) -> None:
+    writer = LogWriter.open(str(tmp_path))
+    writer.append(1, memoryview(b"before, and long"))
+    os.truncate(tmp_path / "log", 0)
+    assert writer.append(1, memoryview(b"after"))
+    assert writer.record(0)[2] == 0
+    offset, _, length, stream = writer.record(1)
+    assert (offset, length, stream) == (0, 5, 1)
+    assert [piece[2] for piece in logs.read(str(tmp_path))] == [b"after"]
+    writer.close()

@@ -59,6 +59,13 @@ def test_link_up() -> None:
     assert (link["index"], link["flags"], link["change"]) == (3, 1, 1)
 
 
+def test_master() -> None:
+    message = netlink.master_message(3, 9)
+    link = decode(ifinfmsg, message)
+    assert (message.type, message.flags, link["index"], link["change"]) == (16, 0, 3, 0)
+    assert link.get_attr("IFLA_MASTER") == 9
+
+
 def test_delete_link() -> None:
     message = netlink.delete_message(12)
     assert message.type == 17

@@ -119,3 +119,9 @@ def test_simultaneous_takers_get_different_addresses(tmp_path: Path, lock: str) 
 )
 def test_mac(address: str, mac: str) -> None:
     assert leases.mac_of(address) == mac
+
+
+def test_names_of_links_are_known_again() -> None:
+    name = leases.link_name("0123456789abcdef")
+    assert leases.is_link_name(name)
+    assert not any(map(leases.is_link_name, ["md0", "minidock0", "eth0", name[:-1], name[:-1] + "x", ""]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -251,3 +252,28 @@ def test_is_empty(tmp_path: Path) -> None:
         assert copytree.is_empty(fd)
         (tmp_path / "x").touch()
         assert not copytree.is_empty(fd)
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_a_removal_under_way_is_waited_for(store: Volumes, make: bool) -> None:
+    """Whoever asks for users has decided: a user that came later finds the volume gone, not about to go."""
+    store.create("vol")
+    outcome: list[object] = []
+
+    def ensure() -> None:
+        try:
+            outcome.append(store.ensure("vol", make=make).name)
+        except NoSuchVolumeError as error:
+            outcome.append(error)
+
+    late = threading.Thread(target=ensure)
+
+    def nobody() -> list[str]:
+        late.start()
+        late.join(0.2)
+        return []
+
+    store.remove("vol", users=nobody)
+    late.join()
+    assert store.exists("vol") == make
+    assert outcome == ["vol"] if make else isinstance(outcome[0], NoSuchVolumeError)

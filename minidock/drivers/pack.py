@@ -39,7 +39,8 @@ def pack(upper_fd: int, below_fd: int, out: BinaryIO, *, copied: bool) -> Packed
     """Write the layer that the writable layer ``upper_fd`` makes above ``below_fd`` to ``out``, and leave the writable
     layer as unpacking that tar would make it. ``below_fd`` -1 and ``copied`` are as in ``Walk``.
 
-    Raises ArchiveError for what a layer cannot hold, OSError.
+    A layer that would hold the root directory alone, with another time and nothing else, is empty: whatever was made
+    there and taken away again touches that time. Raises ArchiveError for what a layer cannot hold, OSError.
     """
     writer = TarWriter(out)
     packer = _Packer(writer)
@@ -47,7 +48,23 @@ def pack(upper_fd: int, below_fd: int, out: BinaryIO, *, copied: bool) -> Packed
         packer.add(found)
     entries = writer.entries
     digest = writer.finish()
+    if entries == 1 and packer.has_root and below_fd >= 0 and _same_but_time(upper_fd, below_fd):
+        below = os.fstat(below_fd)
+        os.utime(f"/proc/self/fd/{upper_fd}/.", ns=(below.st_atime_ns, below.st_mtime_ns))
+        return Packed(digest, writer.size, 0, True, packer.deletions)
     return Packed(digest, writer.size, entries, entries == 0, packer.deletions)
+
+
+def _same_but_time(upper_fd: int, below_fd: int) -> bool:
+    upper, below = os.fstat(upper_fd), os.fstat(below_fd)
+    same = (upper.st_mode, upper.st_uid, upper.st_gid) == (below.st_mode, below.st_uid, below.st_gid)
+    return same and _kept_xattrs(upper_fd) == _kept_xattrs(below_fd)
+
+
+def _kept_xattrs(fd: int) -> Mapping[str, bytes]:
+    # Through a path: a mount's descriptor is O_PATH, which the calls on descriptors refuse.
+    path = f"/proc/self/fd/{fd}/."
+    return xattrs.values_of(path, xattrs.names_of(path))
 
 
 def changes(upper_fd: int, below_fd: int, *, copied: bool) -> Iterator[Change]:
@@ -61,12 +78,13 @@ def changes(upper_fd: int, below_fd: int, *, copied: bool) -> Iterator[Change]:
 
 
 class _Packer:
-    __slots__ = ("_links", "_writer", "deletions")
+    __slots__ = ("_links", "_writer", "deletions", "has_root")
 
     def __init__(self, writer: TarWriter) -> None:
         self._writer = writer
         self._links: dict[tuple[int, int], str] = {}
         self.deletions = 0
+        self.has_root = False
 
     def add(self, found: Found) -> None:
         level, name, path, status, _ = found
@@ -88,6 +106,7 @@ class _Packer:
 
     def _add_directory(self, found: Found, status: os.stat_result) -> None:
         level = found.level
+        self.has_root |= not found.path
         names = xattrs.names_of(level.fd)
         values = xattrs.values_of(level.fd, names)
         xattrs.strip(level.fd, names, keep=OPAQUE_XATTR if level.opaque else "")

@@ -242,6 +242,18 @@ def test_deletions_and_restorations(lab: Any, stack: Any) -> None:
         assert "d/e/f" not in view
 
 
+def test_the_roots_time_alone_is_no_difference(stack: Any) -> None:
+    """``RUN touch /x && rm /x`` leaves another time on the root directory and nothing else."""
+    packed = stack.edit(lambda root: os.utime(root, (T0 + 5, T0 + 5)))
+    assert packed.empty
+
+
+def test_the_roots_mode_is_a_difference(stack: Any) -> None:
+    packed = stack.edit(lambda root: os.chmod(root, 0o711))
+    assert not packed.empty
+    assert _names(stack, packed) == ["."]
+
+
 def test_what_is_made_and_deleted_leaves_nothing(stack: Any) -> None:
     def edit(root: str) -> None:
         _file(f"{root}/d/new")

@@ -158,7 +158,7 @@ def test_a_renamed_writable_layer_is_what_its_tar_unpacks_to(lab: Any, layers: l
         note(f"{packed}")
         left = lab.snapshot(stack.tree_of(writable))
         if packed.empty:
-            assert stack.view(marks=False) == before
+            assert _without_the_roots_time(stack.view(marks=False)) == _without_the_roots_time(before)
             continue
         twin.unpack(tar, packed.diff_id)
         assert twin.layer_tree() == left
@@ -183,6 +183,11 @@ def test_every_driver_makes_the_same_tree_of_the_same_tars(lab: Any, layers: lis
     expected = stack.view(marks=False)
     for name in ("overlay2", "vfs"):
         assert lab.rebuilt(stack, name).view(marks=False) == expected
+
+
+def _without_the_roots_time(tree: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """A layer without anything but another time of the root directory is none."""
+    return {path: (*entry[:3], 0, *entry[4:]) if not path else entry for path, entry in tree.items()}
 
 
 def _without_link_groups(tree: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:

@@ -7,6 +7,7 @@ the log when its socket has room. Imports nothing beyond the interpreter's core:
 
 from __future__ import annotations
 
+import errno
 import os
 
 from minidock.containers import frames
@@ -106,6 +107,8 @@ class Client:
     def _send_record(self, log: LogWriter) -> int:
         offset, _, length, stream = log.record(self.number)
         size = frames.HEADER.size
+        if self.sent >= size + length:
+            raise OSError(errno.EIO, "the log was cut off in the middle of what was being sent")
         if self.sent < size:
             data = frames.HEADER.pack(stream, length)[self.sent :] + os.pread(log.data_fd, min(length, _PIECE), offset)
         else:

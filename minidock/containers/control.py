@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 _KILL = 9
@@ -31,11 +32,16 @@ class ContainerControl:
             self._thaw()
 
     def pause(self) -> None:
+        """Freeze; where that cannot be recorded (a full disk) the container is let go on."""
         from minidock.containers import leftovers
         from minidock.model.container import PAUSED
 
         leftovers.cgroup_of(self.container_id).freeze()
-        self._write_status(PAUSED)
+        try:
+            self._write_status(PAUSED)
+        except OSError:
+            self._thaw()
+            raise
 
     def unpause(self) -> None:
         from minidock.model.container import RUNNING
@@ -56,11 +62,16 @@ class ContainerControl:
             cgroup.thaw()
 
     def _write_status(self, status: str) -> None:
+        """Raises OSError, whatever is wrong with the record: the monitor has to go on."""
+        from minidock.errors import MinidockError
         from minidock.store.containers import ContainerStore
         from minidock.store.layout import DataRoot
 
         store = ContainerStore(DataRoot(self.root, run=self.run))
-        store.write_state(self.container_id, store.state(self.container_id)._replace(status=status), sync=False)
+        try:
+            store.write_state(self.container_id, store.state(self.container_id)._replace(status=status), sync=False)
+        except MinidockError as error:
+            raise OSError(errno.EIO, error.message) from error
 
 
 def set_oom_score(value: int) -> None:

@@ -161,10 +161,12 @@ def make_volumes(parts: Parts, record: Record) -> None:
     sync = not record.settings.auto_remove
     wanting: list[Mount] = []
     for mount in mounts:
-        if not (mount.create or mount.anonymous) and not parts.volumes.exists(mount.source):
-            raise _missing_volume(mount.source)
         durable = sync or not mount.anonymous
-        parts.volumes.ensure(mount.source, labels=mount.labels, anonymous=mount.anonymous, sync=durable)
+        make = mount.create or mount.anonymous
+        try:
+            parts.volumes.ensure(mount.source, labels=mount.labels, anonymous=mount.anonymous, sync=durable, make=make)
+        except NoSuchVolumeError:
+            raise _missing_volume(mount.source) from None
         if not mount.nocopy and not mount.subpath and parts.volumes.is_empty(mount.source):
             wanting.append(mount)
     if wanting:

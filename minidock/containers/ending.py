@@ -38,7 +38,7 @@ def end(parts: Parts, container_id: str, relay: Relay, lock: int) -> None:
         record = parts.containers.load(container_id)
         state = parts.containers.state(container_id)
         rest.come_to_rest(parts, record, rest.exited(state, status))
-    except MinidockError as failure:
+    except (MinidockError, OSError) as failure:
         # The record cannot be read or written (a full disk); the next command that looks at it tries again.
         error = str(failure)
     os.close(lock)

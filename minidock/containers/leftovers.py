@@ -60,9 +60,14 @@ def write_start(root: DataRoot, container_id: str, *, lease: str | None) -> None
     files.write_json(f"{directory}/{_START}", {"lease": lease}, sync=False)
 
 
-def has_started(root: DataRoot, container_id: str) -> bool:
-    """True from before a start has made anything until all of it is gone."""
-    return os.path.exists(root.container_run_dir(container_id))
+def started(root: DataRoot) -> frozenset[str]:
+    """The names of all run directories: a container's is there from before a start has made anything until all of it
+    is gone. Raises OSError.
+    """
+    try:
+        return frozenset(os.listdir(root.run))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def release_lease(root: DataRoot, container_id: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import select
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -211,29 +212,38 @@ def remove(parts: Parts, container_id: str, *, force: bool = False, volumes: boo
 
     A container whose record is damaged is removed as well. Raises ConflictError, NoSuchContainerError.
     """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    lock = None
     try:
-        record, state = status.check(parts, container_id)
+        while lock is None:
+            # Each time around: another command may have started it meanwhile.
+            record = _not_running_any_more(parts, container_id, force=force)
+            lock = status.take_lock(parts, container_id, seconds=0.1)
+            if lock is None and time.monotonic() > deadline:
+                raise ConflictError(f"container {record.name} is in use by another command", hint="try again")
     except CorruptObjectError:
         _remove_damaged(parts, container_id, force=force)
         return
-    if state.status in {RUNNING, PAUSED}:
-        if not force:
-            raise ConflictError(
-                f"container {record.name} is {state.status}", hint="stop it first, or remove it with force (rm -f)"
-            )
-        kill_hard(parts, container_id)
-    try:
-        lock = status.take_lock(parts, record.id, seconds=_LOCK_SECONDS)
     except FileNotFoundError:
         return
-    if lock is None:
-        raise ConflictError(f"container {record.name} is in use by another command", hint="try again")
     try:
         rest.take_down(parts, record, discard=True)
         rest.remove_record(parts, record, volumes=volumes or record.settings.auto_remove)
         leftovers.remove_run_dir(parts.root, container_id)
     finally:
         os.close(lock)
+
+
+def _not_running_any_more(parts: Parts, container_id: str, *, force: bool) -> Record:
+    """The record of a container that is to be removed; with ``force`` a running one is killed."""
+    record, state = status.check(parts, container_id)
+    if state.status in {RUNNING, PAUSED}:
+        if not force:
+            raise ConflictError(
+                f"container {record.name} is {state.status}", hint="stop it first, or remove it with force (rm -f)"
+            )
+        kill_hard(parts, container_id)
+    return record
 
 
 def _remove_damaged(parts: Parts, container_id: str, *, force: bool) -> None:

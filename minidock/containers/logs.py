@@ -72,6 +72,8 @@ class LogWriter:
                 os.ftruncate(self.data_fd, self.end)
                 self.lost += size
                 return False
+            # Where the bytes really are: somebody may have cut the log off by hand.
+            self.end = os.lseek(self.data_fd, 0, os.SEEK_CUR) - size
             record = RECORD.pack(self.end, time.time_ns(), size, stream)
             if os.write(self.index_fd, record) != RECORD.size:
                 os.ftruncate(self.index_fd, self.count * RECORD.size)
@@ -87,10 +89,16 @@ class LogWriter:
         return True
 
     def record(self, number: int) -> tuple[int, int, int, int]:
-        """The record of that number: offset, time, length, stream. Raises OSError."""
+        """The record of that number: offset, time, length, stream; of no length when it, or its bytes, were cut off.
+
+        Raises OSError.
+        """
         data = os.pread(self.index_fd, RECORD.size, number * RECORD.size)
-        offset, at, length, stream = RECORD.unpack(data)
-        return offset, at, length, stream
+        if len(data) == RECORD.size:
+            offset, at, length, stream = RECORD.unpack(data)
+            if offset + length <= os.fstat(self.data_fd).st_size:
+                return offset, at, length, stream
+        return 0, 0, 0, STDOUT
 
     def close(self) -> None:
         os.close(self.data_fd)

@@ -4,7 +4,7 @@ It is a child of the starter made by clone3(CLONE_NEWPID), so that the kernel ki
 session of its own. It holds ``containers/<id>/lock`` as long as it lives. What SIGKILL leaves, and who cleans it up:
 
 - before the lock is taken: nothing; the starter reads the end of the acknowledgement pipe and says so;
-- with the lock, before ``start.json``: nothing (a fresh writable layer may be there, which the next start makes anew);
+- with the lock, before ``start.json``: nothing;
 - from ``start.json`` to the state "running": the kernel kills what was launched; cgroup, lease and run directory are
   left, and whoever finds the lock free and the run directory there (``status``) removes them; the container is again
   what it was before;
@@ -108,10 +108,15 @@ def _begin(parts: Parts, container_id: str, keep: list[int]) -> int | MinidockEr
 def _take_lock(parts: Parts, container_id: str) -> int | None:
     """The container's lock; a command that merely looks at the container may hold it for a while, a monitor longer."""
     deadline = time.monotonic() + _LOCK_SECONDS
-    while (lock := status.take_lock(parts, container_id, seconds=0.05)) is None:
-        running = parts.containers.state(container_id).status in {RUNNING, PAUSED}
-        if running or time.monotonic() > deadline:
-            return None
+    try:
+        while (lock := status.take_lock(parts, container_id, seconds=0.05)) is None:
+            running = parts.containers.state(container_id).status in {RUNNING, PAUSED}
+            if running or time.monotonic() > deadline:
+                return None
+    except FileNotFoundError:
+        raise NoSuchContainerError(
+            f"no such container: {container_id[:12]}", hint="another command has just removed it"
+        ) from None
     return lock
 
 
@@ -122,8 +127,8 @@ def _start(parts: Parts, container_id: str, order: Order) -> Relay:
     if before is None:
         raise NoSuchContainerError(f"no such container: {record.name}", hint="it has just removed itself")
     try:
-        _make_ready(parts, record, before)
         leftovers.write_start(parts.root, record.id, lease=None if record.settings.network == "bridge" else "")
+        _make_ready(parts, record, before)
         return _launch(parts, record, before, order)
     except Exception as error:
         failure = _as_start_error(record, error)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _BUFFER = 1 << 18
 _HUNG_UP_PAUSE = 0.1
 _MAX_CLIENTS = 256
+_LAST_SIGNAL = 64
 
 
 class Relay:
@@ -235,7 +236,7 @@ class Relay:
         return True
 
     def _request(self, client: Client, words: list[str]) -> None:
-        if len(words) == 2 and words[0] == "signal" and words[1].isdigit():
+        if len(words) == 2 and words[0] == "signal" and words[1].isdigit() and int(words[1]) <= _LAST_SIGNAL:
             self._ask(client, "signal", int(words[1]))
         elif words in (["pause"], ["unpause"]):
             self._ask(client, words[0])
@@ -245,6 +246,9 @@ class Relay:
     def _ask(self, client: Client, verb: str, *arguments: int, quiet: bool = False) -> None:
         answer = b""
         try:
+            if self.ended:
+                # Its record is final, and by now perhaps another monitor's.
+                raise ProcessLookupError
             getattr(self.control, verb)(*arguments)
         except ProcessLookupError:
             answer = b"it has ended"

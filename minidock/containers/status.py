@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.containers import claim, leftovers, rest
 from minidock.errors import CorruptObjectError, MinidockError, NoSuchContainerError
@@ -28,15 +28,23 @@ _KILLED = 137
 _DEATH_SECONDS = 10.0
 
 
+class _Now(NamedTuple):
+    """What is the same for all containers: the names of the run directories, and the boot."""
+
+    started: frozenset[str]
+    boot_id: str
+
+
 def list_all(parts: Parts) -> list[tuple[Record, State]]:
     """Every container with its true state, newest first; leftovers are cleared up on the way.
 
     Never fails for a container that vanishes or is damaged meanwhile.
     """
     found = []
+    now = _now(parts)
     for record, state in parts.containers.list():
         try:
-            truth = _truth(parts, record, state)
+            truth = _truth(parts, record, state, now)
         except (NoSuchContainerError, CorruptObjectError):
             continue
         except MinidockError as error:
@@ -50,10 +58,10 @@ def list_all(parts: Parts) -> list[tuple[Record, State]]:
 def check(parts: Parts, container_id: str) -> tuple[Record, State]:
     """One container with its true state. Raises NoSuchContainerError, CorruptObjectError."""
     record = parts.containers.load(container_id)
-    state = _truth(parts, record, parts.containers.state(container_id))
-    if state is None:
+    truth = _truth(parts, record, parts.containers.state(container_id), _now(parts))
+    if truth is None:
         raise NoSuchContainerError(f"no such container: {record.name}")
-    return record, state
+    return record, truth
 
 
 def find(parts: Parts, name_or_id: str) -> tuple[Record, State]:
@@ -70,10 +78,11 @@ def clear_up(parts: Parts, record: Record) -> State | None:
         state = parts.containers.state(record.id)
     except NoSuchContainerError:
         return None
-    if not _needs_look(parts, record, state):
+    now = _now(parts)
+    if not _needs_look(parts, record, state, now):
         return state
     was_running = state.status in {RUNNING, PAUSED}
-    same_boot = state.boot_id == parts.root.boot_id()
+    same_boot = state.boot_id == now.boot_id
     if was_running and same_boot:
         try:
             leftovers.kill_processes(state, record.id)
@@ -103,9 +112,13 @@ def is_live(parts: Parts, container_id: str) -> bool:
         return False
 
 
-def _truth(parts: Parts, record: Record, state: State) -> State | None:
+def _now(parts: Parts) -> _Now:
+    return _Now(leftovers.started(parts.root), parts.root.boot_id())
+
+
+def _truth(parts: Parts, record: Record, state: State, now: _Now) -> State | None:
     """The state, put right where it is a dead monitor's; None when the container is gone with it."""
-    if not _needs_look(parts, record, state):
+    if not _needs_look(parts, record, state, now):
         return state
     try:
         lock = locks.try_exclusive(parts.root.container_lock(record.id))
@@ -123,10 +136,14 @@ def _truth(parts: Parts, record: Record, state: State) -> State | None:
         os.close(lock)
 
 
-def _needs_look(parts: Parts, record: Record, state: State) -> bool:
-    if state.status in {RUNNING, PAUSED} or leftovers.has_started(parts.root, record.id):
+def _needs_look(parts: Parts, record: Record, state: State, now: _Now) -> bool:
+    """Whether something may be left of it: a run directory is there until everything that a start has made is gone."""
+    if record.id in now.started or state.status in {RUNNING, PAUSED}:
         return True
     directory = parts.root.container_dir(record.id)
     if state.status != EXITED:
         return record.settings.auto_remove and claim.is_abandoned(directory)
-    return record.settings.auto_remove or (not record.settings.keep and leftovers.has_writable(directory))
+    if record.settings.auto_remove:
+        return True
+    # A reboot takes the run directory along.
+    return state.boot_id != now.boot_id and not record.settings.keep and leftovers.has_writable(directory)

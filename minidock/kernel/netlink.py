@@ -30,7 +30,7 @@ RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
-IFLA_LINKINFO, IFLA_NET_NS_FD = 18, 28
+IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD = 16, 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
@@ -38,6 +38,7 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
 RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 3, 0, 1
 
 IFF_UP = 1
+IF_OPER_UP = 6
 _AF_INET = 2
 
 _IFINFO = struct.Struct("=BxHiII")
@@ -47,7 +48,10 @@ _U32 = struct.Struct("=I")
 
 
 class Link(NamedTuple):
-    """A network interface: ``flags`` as in IFF_*, ``mtu`` in bytes, ``master`` the index of its bridge or 0."""
+    """A network interface: ``flags`` as in IFF_*, ``mtu`` in bytes, ``master`` the index of its bridge or 0.
+
+    ``state`` is the operational state (RFC 2863, IF_OPER_*).
+    """
 
     index: int  # type: ignore[assignment]
     name: str
@@ -55,11 +59,17 @@ class Link(NamedTuple):
     mtu: int
     address: str
     master: int
+    state: int = 0
 
     @property
     def up(self) -> bool:
         """Set up by the administrator; whether there is a carrier is another matter."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def passing(self) -> bool:
+        """Packets pass: the carrier is there, and the kernel's worker has taken note of it (net/core/link_watch.c)."""
+        return self.state == IF_OPER_UP
 
 
 class Route(NamedTuple):
@@ -101,6 +111,12 @@ def veth_message(name: str, peer: str, *, master: int, peer_netns_fd: int, mac: 
 def up_message(index: int) -> Message:
     """Set the link up."""
     return Message(RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP))
+
+
+def master_message(index: int, master: int) -> Message:
+    """Make the link a port of the bridge ``master``."""
+    payload = _IFINFO.pack(0, 0, index, 0, 0) + attribute(IFLA_MASTER, _U32.pack(master))
+    return Message(RTM_NEWLINK, 0, payload)
 
 
 def delete_message(index: int) -> Message:
@@ -158,6 +174,10 @@ class Rtnl(Netlink):
     def set_up(self, index: int) -> None:
         """Set a link up."""
         self.request(up_message(index))
+
+    def set_master(self, index: int, master: int) -> None:
+        """Make a link a port of the bridge ``master``."""
+        self.request(master_message(index, master))
 
     def add_veth(self, name: str, peer: str, *, master: int, peer_netns_fd: int, mac: str, mtu: int) -> None:
         """Make a veth pair in one message, its peer in the namespace of ``peer_netns_fd`` (``veth_message``)."""
@@ -222,6 +242,7 @@ def _link(data: bytes) -> Link:
         mtu=_U32.unpack(members.get(IFLA_MTU, bytes(4)))[0],
         address=members.get(IFLA_ADDRESS, b"").hex(":"),
         master=_U32.unpack(members.get(IFLA_MASTER, bytes(4)))[0],
+        state=members.get(IFLA_OPERSTATE, bytes(1))[0],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
@@ -107,7 +108,7 @@ class BridgeNetwork:
         """What connects a container; both steps are the parent's and need the child's PID alone."""
         return (
             ConnectVeth(bridge.name, bridge.index, lease.link, lease.mac, bridge.mtu),
-            ConfigureVeth(lease.address, bridge.prefix_len, bridge.gateway),
+            ConfigureVeth(bridge.name, lease.link, lease.address, bridge.prefix_len, bridge.gateway),
         )
 
     def loopback_step(self) -> Step:
@@ -150,8 +151,9 @@ class BridgeNetwork:
             gateway = _first_host(subnet)
             make_bridge(self._name, mac=leases.mac_of(gateway), address=gateway, prefix_len=PREFIX_LEN, mtu=mtu)
             bridge = self._present()
-        if bridge is None:
-            raise OSError(0, "it vanished while it was being set up")
+            if bridge is None:
+                raise OSError(0, "it vanished while it was being set up")
+            _reconnect(bridge)
         return bridge
 
     def _choose(self, *, keep: bool) -> tuple[str, int]:
@@ -213,6 +215,16 @@ def overlaps(networks: list[tuple[str, int]], address: str, prefix_len: int) -> 
         network_of(other, min(length, prefix_len)) == network_of(address, min(length, prefix_len))
         for other, length in networks
     )
+
+
+def _reconnect(bridge: Bridge) -> None:
+    """Running containers have lost their place when somebody deleted the bridge: their links come back to it."""
+    with Rtnl() as route:
+        for link in route.links():
+            if leases.is_link_name(link.name) and not link.master:
+                # One that cannot be reconnected has just gone, with its container.
+                with contextlib.suppress(OSError):
+                    route.set_master(link.index, bridge.index)
 
 
 def _first_host(subnet: str) -> str:

@@ -17,6 +17,8 @@ from minidock.store import locks
 
 # So many leases of the dead are looked for before an address that was never leased is taken.
 _PROBES = 8
+_LINK = "md"
+_HEX = frozenset("0123456789abcdef")
 
 
 class Lease(NamedTuple):
@@ -63,7 +65,12 @@ def mac_of(address: str) -> str:
 
 def link_name(container_id: str) -> str:
     """A name for the link's end on the host (at most 15 bytes): an earlier one of this container may be dying still."""
-    return f"md{container_id[:8]}{os.urandom(2).hex()}"
+    return f"{_LINK}{container_id[:8]}{os.urandom(2).hex()}"
+
+
+def is_link_name(name: str) -> bool:
+    """Whether ``link_name`` may have given it."""
+    return len(name) == len(_LINK) + 12 and name.startswith(_LINK) and _HEX.issuperset(name[len(_LINK) :])
 
 
 def _candidates(directory: str, gateway: str, prefix_len: int) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple, Protocol
 
 from minidock.kernel.bridge import write_parameter
@@ -11,6 +12,8 @@ from minidock.kernel.netlink import Rtnl
 
 INSIDE = "eth0"
 _LOOPBACK = 1
+_PASSING_SECONDS = 1.0
+_PASSING_PAUSE = 0.0002
 
 
 class Context(Protocol):
@@ -48,8 +51,15 @@ class ConnectVeth(NamedTuple):
 
 
 class ConfigureVeth(NamedTuple):
-    """Give eth0 its address and route. The parent visits the namespace, so that the child's mounts go on meanwhile."""
+    """Give eth0 its address and route. The parent visits the namespace, so that the child's mounts go on meanwhile.
 
+    Then it waits until the host's end, ``link``, and the bridge pass packets: a worker of the kernel opens the bridge's
+    port, and a bridge that had no port, a little later. What comes before is dropped, and TCP and ARP try again only
+    after a whole second.
+    """
+
+    bridge: str
+    link: str
     address: str
     prefix_len: int
     gateway: str
@@ -74,6 +84,14 @@ class ConfigureVeth(NamedTuple):
                 setns(home, CLONE_NEWNET)
         finally:
             os.close(home)
+        self._wait_until_passing()
+
+    def _wait_until_passing(self) -> None:
+        deadline = time.monotonic() + _PASSING_SECONDS
+        with Rtnl() as route:
+            for name in (self.link, self.bridge):
+                while (link := route.link(name)) and not link.passing and time.monotonic() < deadline:
+                    time.sleep(_PASSING_PAUSE)
 
     def _configure(self) -> None:
         # /proc/sys/net shows the namespace of the process that opens it.

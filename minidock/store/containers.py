@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _RECORD = "container.json"
 _STATE = "state.json"
+_STATE_TYPES = tuple(map(type, State()))
 _UNKNOWN_EXIT = 255
 _HEX = frozenset("0123456789abcdef")
 
@@ -84,8 +85,7 @@ class ContainerStore:
 
     def load(self, container_id: str) -> Record:
         """The record. Raises NoSuchContainerError, CorruptObjectError."""
-        value = self._read(container_id, _RECORD)
-        record = record_from_json(value)
+        record = record_from_json(self._read(container_id, _RECORD))
         if record.id != container_id:
             raise CorruptObjectError(f"the record of the container {container_id} is another's: {record.id}")
         return record
@@ -93,9 +93,9 @@ class ContainerStore:
     def state(self, container_id: str) -> State:
         """The state as it was last written. Raises NoSuchContainerError, CorruptObjectError."""
         state = state_from_json(self._read(container_id, _STATE))
-        for name, default in State._field_defaults.items():
-            if type(getattr(state, name)) is not type(default):
-                raise CorruptObjectError(f"the state of the container {container_id} is damaged: {name}")
+        if tuple(map(type, state)) != _STATE_TYPES:
+            name = next(n for n, v, t in zip(State._fields, state, _STATE_TYPES, strict=True) if type(v) is not t)
+            raise CorruptObjectError(f"the state of the container {container_id} is damaged: {name}")
         return state
 
     def write_state(self, container_id: str, state: State, *, sync: bool) -> None:

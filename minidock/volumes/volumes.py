@@ -76,14 +76,13 @@ class Volumes:
         if anonymous:
             labels = ((ANONYMOUS_LABEL, ""), *labels)
         with locks.shared(self._lock):
-            if self.exists(name):
-                return self.get(name)
-            volume = Volume(name, self._data(name), tuple(dict(labels).items()), time.time_ns(), anonymous)
-            try:
-                self._make(volume, sync=sync)
-            except OSError as error:
-                raise _store_error(f"cannot make volume {name!r}", error) from error
-        return self.get(name)
+            if not self.exists(name):
+                volume = Volume(name, self._data(name), tuple(dict(labels).items()), time.time_ns(), anonymous)
+                try:
+                    self._make(volume, sync=sync)
+                except OSError as error:
+                    raise _store_error(f"cannot make volume {name!r}", error) from error
+            return self.get(name)
 
     def exists(self, name: str) -> bool:
         """True when there is a volume of that name; a name that none can have is simply not there."""
@@ -115,13 +114,24 @@ class Volumes:
         return found
 
     def ensure(
-        self, name: str, *, labels: Sequence[tuple[str, str]] = (), anonymous: bool = False, sync: bool = True
+        self,
+        name: str,
+        *,
+        labels: Sequence[tuple[str, str]] = (),
+        anonymous: bool = False,
+        sync: bool = True,
+        make: bool = True,
     ) -> Volume:
-        """The volume of that name, made if it is missing, with no copy-up left half done."""
-        if self.exists(name):
-            volume = self.get(name)
-        else:
+        """The volume of that name with no copy-up left half done, made if it is missing and ``make`` allows that.
+
+        For one who is on record as a user of it: a removal that asked for users before has done its work when this
+        looks, and a later one is refused. Raises NoSuchVolumeError, StoreError.
+        """
+        if make:
             volume = self.create(name, labels=labels, anonymous=anonymous, sync=sync)
+        else:
+            with locks.shared(self._lock):
+                volume = self.get(name)
         self._finish_copy_up(name)
         return volume
 

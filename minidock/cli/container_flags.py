@@ -60,6 +60,7 @@ OPTIONS = (
     ),
     Option(("--mount",), "Mount a volume (never created), a host path or a tmpfs.", "KEY=VALUE,...", many=True),
     Option(("--tmpfs",), "Mount a tmpfs.", "DST[:OPT]", many=True),
+    Option(("--volumes-from",), "Mount what another container mounts.", "CONTAINER[:ro]", many=True),
     Option(("--read-only",), "Mount the root file system read-only."),
     Option(("--keep",), "Keep the writable layer when the container exits, until it is removed."),
     Option(("--cap-add",), "Add a capability, or ALL.", "CAP", many=True),
@@ -85,7 +86,7 @@ NOT_YET = (
     "--label-file --link --link-local-ip --log-driver --log-opt --mac-address -m --memory --memory-reservation "
     "--memory-swap --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable --oom-score-adj "
     "--pid --pids-limit --platform -p --publish -P --publish-all --pull -q --quiet --restart --runtime --sig-proxy "
-    "--storage-opt --sysctl --ulimit --use-api-socket --userns --uts --volume-driver --volumes-from"
+    "--storage-opt --sysctl --ulimit --use-api-socket --userns --uts --volume-driver"
 )
 
 
@@ -102,6 +103,7 @@ def create_options(flags: dict[str, Any]) -> CreateOptions:
         "volumes": flags["volume"],
         "mounts": flags["mount"],
         "tmpfs": flags["tmpfs"],
+        "volumes_from": flags["volumes_from"],
         "read_only": flags["read_only"],
         "keep": flags["keep"],
         "auto_remove": flags["rm"],

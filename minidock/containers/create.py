@@ -19,9 +19,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from minidock.containers import merge, rest
+from minidock.containers import merge, rest, status
 from minidock.containers.launching import NETWORKS, unknown_network
-from minidock.errors import MountSpecError, NoSuchVolumeError
+from minidock.errors import MountSpecError, NoSuchVolumeError, UsageError
 from minidock.model.capabilities import ALL, effective_set
 from minidock.model.container import Record, State
 from minidock.model.names import check_name
@@ -61,7 +61,8 @@ def create(
     NoSuchVolumeError (exit status 125) and MountSpecError before any side effect, ConflictError for a name that is
     taken, StoreError.
     """
-    record = plan_record(settings, image_id=image_id, config=config, driver=driver)
+    inherited = inherited_mounts(parts, settings.volumes_from)
+    record = plan_record(settings, image_id=image_id, config=config, driver=driver, inherited=inherited)
     check_sources(record.mounts, parts.volumes)
     rootfs = _rootfs(parts)
     rootfs.ensure(record.diff_ids)
@@ -83,8 +84,38 @@ def create(
     return record
 
 
+def inherited_mounts(parts: Parts, texts: Sequence[str]) -> tuple[Mount, ...]:
+    """The binds and volumes of other containers, running or not, for ``--volumes-from NAME[:ro|rw]``; later ones win.
+
+    None of them is made, filled or owned by the new container. Raises NoSuchContainerError, UsageError.
+    """
+    mounts: dict[str, Mount] = {}
+    for text in texts:
+        name, colon, mode = text.partition(":")
+        if colon and mode not in {"ro", "rw"}:
+            raise UsageError(f"invalid mode {mode!r} in --volumes-from {text!r}", hint="the modes are ro and rw")
+        for mount in status.find(parts, name)[0].mounts:
+            if mount.type != "tmpfs":
+                mounts[mount.target] = mount._replace(
+                    read_only=mount.read_only or mode == "ro",
+                    nocopy=True,
+                    create=False,
+                    anonymous=False,
+                    labels=(),
+                    origin="--volumes-from",
+                )
+    return tuple(mounts.values())
+
+
 def plan_record(
-    settings: Settings, *, image_id: str, config: ImageConfig, driver: str, container_id: str = "", created: int = 0
+    settings: Settings,
+    *,
+    image_id: str,
+    config: ImageConfig,
+    driver: str,
+    inherited: Sequence[Mount] = (),
+    container_id: str = "",
+    created: int = 0,
 ) -> Record:
     """The record that ``create`` would write, with nothing made. ``container_id`` and ``created`` are for ``explain``.
 
@@ -95,7 +126,7 @@ def plan_record(
     name = check_name(settings.name, kind="container") if settings.name else random_name()
     mounts = tuple(
         mount._replace(source=os.urandom(32).hex()) if mount.anonymous else mount
-        for mount in merge.merge_mounts(settings, config)
+        for mount in merge.merge_mounts(settings, config, inherited)
     )
     hostname = settings.hostname or (os.uname().nodename if settings.network == "host" else container_id[:12])
     return Record(

@@ -80,11 +80,12 @@ def merge_stop_signal(settings: Settings, config: ImageConfig) -> str:
     return text
 
 
-def merge_mounts(settings: Settings, config: ImageConfig) -> tuple[Mount, ...]:
-    """All mounts in the order in which they are made, shallow ones first; the image's VOLUMEs where nothing else is.
+def merge_mounts(settings: Settings, config: ImageConfig, inherited: Iterable[Mount] = ()) -> tuple[Mount, ...]:
+    """All mounts in the order in which they are made, shallow ones first.
 
-    Volumes without a name have none yet. Raises MountSpecError for two mounts on one target and for targets where none
-    may be.
+    Of two on one target the flags' own win over ``inherited`` ones (``--volumes-from``), and those over the image's
+    VOLUMEs. Volumes without a name have none yet. Raises MountSpecError for two of the flags' own on one target, and
+    for targets where none may be.
     """
     mounts: dict[str, Mount] = {}
     for mount in settings.mounts:
@@ -96,6 +97,8 @@ def merge_mounts(settings: Settings, config: ImageConfig) -> tuple[Mount, ...]:
             )
         anonymous = mount.type == "volume" and not mount.source
         mounts[target] = mount._replace(target=target, anonymous=anonymous)
+    for mount in inherited:
+        mounts.setdefault(mount.target, mount)
     for path in config.config.get("Volumes") or {}:
         target = clean(str(path))
         if target not in mounts:

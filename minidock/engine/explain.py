@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidock.containers import launching
-from minidock.containers.create import check_sources, plan_record
+from minidock.containers.create import check_sources, inherited_mounts, plan_record
 from minidock.engine.containers import settings_of
 from minidock.engine.listings import ExplainedStep
 from minidock.engine.parts import make_parts
@@ -36,7 +36,13 @@ def explain(engine: EngineBase, image: str, command: Sequence[str], options: Map
     check_sources(settings.mounts, parts.volumes)
     found = Images(parts.root).get(image)
     record = plan_record(
-        settings, image_id=found.id, config=found.config, driver=parts.rootfs.driver.name, container_id=ID, created=1
+        settings,
+        image_id=found.id,
+        config=found.config,
+        driver=parts.rootfs.driver.name,
+        inherited=inherited_mounts(parts, settings.volumes_from),
+        container_id=ID,
+        created=1,
     )
     directory = parts.root.container_dir(ID)
     spec = container_spec(

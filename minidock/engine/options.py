@@ -12,7 +12,8 @@ class CreateOptions(TypedDict, total=False):
     """Every option may be left out; then the image or docker's default decides.
 
     ``env`` and ``labels`` are mappings, or ``NAME=VALUE`` texts. ``volumes`` are texts as ``-v`` takes them, ``mounts``
-    as ``--mount`` takes them or ``Mount`` values, ``tmpfs`` as ``--tmpfs``. Sizes are bytes, times seconds.
+    as ``--mount`` takes them or ``Mount`` values, ``tmpfs`` as ``--tmpfs``,
+    ``volumes_from`` as ``--volumes-from``. Sizes are bytes, times seconds.
     """
 
     name: str
@@ -25,6 +26,7 @@ class CreateOptions(TypedDict, total=False):
     volumes: Sequence[str]
     mounts: Sequence[str | Mount]
     tmpfs: Sequence[str]
+    volumes_from: Sequence[str]
     read_only: bool
     keep: bool
     auto_remove: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minidock.errors import UsageError
@@ -11,108 +11,79 @@ from minidock.model.container import Settings
 from minidock.model.mounts import Mount
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Unpack
+
+    from minidock.engine.options import CreateOptions
 
 NETWORKS = ("bridge", "none", "host")
 # Also what a size of 0 means, as in docker: a tmpfs of size 0 would have no limit.
 SHM_SIZE = 67108864
+_AS_GIVEN = (
+    *("name", "workdir", "user", "hostname", "read_only", "keep", "auto_remove", "privileged", "network", "init"),
+    *("stop_signal", "stop_timeout", "tty", "interactive"),
+)
+_TEXTS = ("volumes_from", "cap_add", "cap_drop", "security_opt")
+_OPTIONS = {*_AS_GIVEN, *_TEXTS, "env", "entrypoint", "labels", "volumes", "mounts", "tmpfs", "shm_size"}
 _MAX_HOSTNAME = 64
 _MAX_BYTES = 2**63 - 1
 _MAX_SECONDS = 10**9
 
 
-def make_settings(
-    image: str,
-    command: Sequence[str],
-    *,
-    name: str = "",
-    env: Mapping[str, str] | Sequence[str] = (),
-    workdir: str = "",
-    user: str = "",
-    entrypoint: Sequence[str] | None = None,
-    hostname: str = "",
-    labels: Mapping[str, str] | Sequence[str] = (),
-    volumes: Sequence[str] = (),
-    mounts: Sequence[str | Mount] = (),
-    tmpfs: Sequence[str] = (),
-    read_only: bool = False,
-    keep: bool = False,
-    auto_remove: bool = False,
-    cap_add: Sequence[str] = (),
-    cap_drop: Sequence[str] = (),
-    privileged: bool = False,
-    security_opt: Sequence[str] = (),
-    network: str = "bridge",
-    init: bool = False,
-    stop_signal: str = "",
-    stop_timeout: int = 10,
-    shm_size: int = SHM_SIZE,
-    tty: bool = False,
-    interactive: bool = False,
-) -> Settings:
+def make_settings(image: str, command: Sequence[str], **options: Unpack[CreateOptions]) -> Settings:
     """The settings for these options.
 
     Relative host paths are taken from the working directory, and variables without a value from the environment.
     Raises UsageError or MountSpecError, naming the option and the value, before anything has been done.
     """
-    _check(workdir=workdir, hostname=hostname, network=network, user=user)
-    _check_numbers(shm_size=shm_size, stop_timeout=stop_timeout)
-    return Settings(
+    check_options("make_settings", options)
+    given: Mapping[str, Any] = options
+    values = {name: given[name] for name in _AS_GIVEN if name in given}
+    values |= {name: check_texts(*given[name]) for name in _TEXTS if name in given}
+    entrypoint = given.get("entrypoint")
+    settings = Settings(
         image=image,
         command=check_texts(*command),
-        name=name,
-        env=environment(env),
-        workdir=workdir,
-        user=user,
+        env=environment(given.get("env", ())),
         entrypoint=None if entrypoint is None else check_texts(*entrypoint),
-        hostname=hostname,
-        labels=pairs(labels),
-        mounts=_mounts(volumes, mounts, tmpfs),
-        read_only=read_only,
-        keep=keep,
-        auto_remove=auto_remove,
-        cap_add=tuple(cap_add),
-        cap_drop=tuple(cap_drop),
-        privileged=privileged,
-        security_opt=tuple(security_opt),
-        network=network,
-        init=init,
-        stop_signal=stop_signal,
-        stop_timeout=stop_timeout,
-        shm_size=shm_size or SHM_SIZE,
-        tty=tty,
-        interactive=interactive,
+        labels=pairs(given.get("labels", ())),
+        mounts=_mounts(given.get("volumes", ()), given.get("mounts", ()), given.get("tmpfs", ())),
+        shm_size=given.get("shm_size") or SHM_SIZE,
+        **values,
     )
+    _check(settings)
+    return settings
 
 
-def check_options(verb: str, options: Mapping[str, Any]) -> None:
+def check_options(verb: str, options: Iterable[str]) -> None:
     """Raise TypeError for an option that there is not, as a function of that name would."""
     for name in options:
-        if name not in (make_settings.__kwdefaults__ or {}):
+        if name not in _OPTIONS:
             raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
 
 
-def _check(*, workdir: str, hostname: str, network: str, user: str) -> None:
-    check_texts(workdir, hostname, user)
+def _check(settings: Settings) -> None:
+    workdir, hostname = settings.workdir, settings.hostname
+    check_texts(workdir, hostname, settings.user)
     if workdir and not workdir.startswith("/"):
         raise UsageError(f"the working directory {workdir!r} is not an absolute path")
     if len(hostname.encode("utf-8", "replace")) > _MAX_HOSTNAME or any(
         char.isspace() or not char.isprintable() for char in hostname
     ):
         raise UsageError(f"invalid host name {hostname!r}", hint="at most 64 bytes of printable text without blanks")
-    if network not in NETWORKS:
-        raise UsageError(f"network {network!r} is not there yet", hint=f"the networks are {', '.join(NETWORKS)}")
-    if user:
+    if settings.network not in NETWORKS:
+        raise UsageError(
+            f"network {settings.network!r} is not there yet", hint=f"the networks are {', '.join(NETWORKS)}"
+        )
+    if settings.user:
         from minidock.model.users import parse_user
 
-        parse_user(user)
-
-
-def _check_numbers(*, shm_size: int, stop_timeout: int) -> None:
-    if not 0 <= shm_size <= _MAX_BYTES:
-        raise UsageError(f"invalid shm_size {shm_size}", hint="it is a number of bytes; 0 is 64 MiB")
-    if not -1 <= stop_timeout <= _MAX_SECONDS:
-        raise UsageError(f"invalid stop_timeout {stop_timeout}", hint="it is a number of seconds, or -1 for ever")
+        parse_user(settings.user)
+    if not 0 <= settings.shm_size <= _MAX_BYTES:
+        raise UsageError(f"invalid shm_size {settings.shm_size}", hint="it is a number of bytes; 0 is 64 MiB")
+    if not -1 <= settings.stop_timeout <= _MAX_SECONDS:
+        raise UsageError(
+            f"invalid stop_timeout {settings.stop_timeout}", hint="it is a number of seconds, or -1 for ever"
+        )
 
 
 def check_texts(*texts: str) -> tuple[str, ...]:

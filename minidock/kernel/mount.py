@@ -223,8 +223,8 @@ def overlay(
     lower that comes again further down is left out (the kernel refuses it with ELOOP, and it could add nothing). A
     read-only overlay of one directory is a read-only bind mount of it, as overlayfs wants two.
 
-    With ``volatile`` (Linux 5.10) nothing is written through to the disk, neither by fsync nor when it is unmounted; the
-    mark by which overlayfs refuses to mount such an upper directory again is removed first.
+    With ``volatile`` (Linux 5.10) nothing is written through to the disk, neither by fsync nor at the unmount; the mark
+    by which overlayfs refuses to mount such an upper directory again is removed first.
 
     ``strategy``, one of OVERLAY_STRATEGIES, forces a way to hand the directories over; without it the first that this
     kernel and these paths allow is taken: "append", each by itself (``lowerdir+``, Linux 6.7); "string", all in one

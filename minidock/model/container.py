@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     hostname: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     read_only: bool = False
     keep: bool = False
     auto_remove: bool = False

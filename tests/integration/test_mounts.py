@@ -137,9 +137,29 @@ def test_08b_a_named_volume_takes_the_place_of_the_images(minidock, context) -> 
     assert volumes(minidock) == ["mine"]
 
 
-def test_09_volumes_from_is_refused_by_name(minidock) -> None:
-    refused = minidock("run", "--volumes-from", "other", "busybox", "true", status=125)
-    assert "--volumes-from" in refused.stderr
+def test_09_volumes_from_another_container(minidock, context, tmp_path: Path) -> None:
+    minidock.build(context("FROM busybox\nVOLUME /anonymous\nRUN mkdir /d && echo image > /d/image\n"), "-t", "three")
+    host = f"{tmp_path}:/h"
+    minidock(
+        "run", "--name", "first", "--network", "none", "-v", "data:/d", "-v", host, "three", "touch", "/anonymous/f"
+    )
+    assert sh(minidock, "cat /d/image; ls /anonymous", "--volumes-from", "first:ro") == "image\nf"
+    assert "Read-only file system" in sh(minidock, "touch /h/x", "--volumes-from", "first:ro", status=1)
+    sh(minidock, "touch /h/x /d/y", "--volumes-from", "first")
+    assert (tmp_path / "x").exists()
+    assert sh(minidock, "ls /d", "--volumes-from", "first", "-v", "own:/d") == "", "the flag's own mount wins"
+    assert "invalid mode" in sh(minidock, "true", "--volumes-from", "first:z", status=125)
+    assert "no such container" in sh(minidock, "true", "--volumes-from", "nobody", status=125)
+
+    minidock("create", "--name", "second", "--volumes-from", "first", "busybox", "ls", "/anonymous")
+    minidock("rm", "-v", "first")
+    assert "data" in volumes(minidock)
+    assert len(volumes(minidock)) == 3, "the second container still refers to the anonymous volume"
+    assert minidock("start", "-a", "second").stdout == "f\n"
+    minidock("rm", "-v", "second")
+    assert len([name for name in volumes(minidock) if len(name) == 64]) == 1, "it is nobody's, and left for prune"
+    minidock("volume", "prune", "-f")
+    assert sorted(volumes(minidock)) == ["data", "own"]
 
 
 @pytest.mark.parametrize("order", [("-v", "aa:/x", "-v", "bb:/x/y"), ("-v", "bb:/x/y", "-v", "aa:/x")])

@@ -46,7 +46,8 @@ class TestRun:
         engine.results["create"] = ID
         line = (
             "create -i -t --rm --name n -e A=1 -e B -w /w -u 1:2 --entrypoint /e -h host -l a=b -l c "
-            "-v v1:/v --mount type=tmpfs,dst=/m --tmpfs /t:ro --read-only --keep --cap-add NET_ADMIN --cap-drop ALL "
+            "-v v1:/v --mount type=tmpfs,dst=/m --tmpfs /t:ro --volumes-from c:ro "
+            "--read-only --keep --cap-add NET_ADMIN --cap-drop ALL "
             "--privileged --security-opt no-new-privileges --network none --init --stop-signal INT --stop-timeout 3 "
             "--shm-size 1m img x"
         )
@@ -66,6 +67,7 @@ class TestRun:
                     "volumes": ("v1:/v",),
                     "mounts": ("type=tmpfs,dst=/m",),
                     "tmpfs": ("/t:ro",),
+                    "volumes_from": ("c:ro",),
                     "read_only": True,
                     "keep": True,
                     "auto_remove": True,

@@ -163,7 +163,7 @@ def write_generated(directory: str, record: Record, address: str, log: Log) -> l
     for target, text in texts.items():
         path = f"{directory}/{os.path.basename(target)}"
         if target not in taken:
-            files.write_atomic(path, text.encode(), sync=False, mode=0o644)
+            files.write_atomic(path, text.encode("utf-8", "surrogateescape"), sync=False, mode=0o644)
             pairs.append((target, path))
     return pairs
 

@@ -115,7 +115,7 @@ class Relay:
             self._accept()
             os.close(self.listener)
             self.listener = -1
-        final = frames.frame(frames.EXIT, frames.STATUS.pack(status) + error.encode())
+        final = frames.frame(frames.EXIT, frames.STATUS.pack(status) + error.encode("utf-8", "backslashreplace"))
         for client in list(self.clients):
             client.final = final
             if not client.pump(self.log):

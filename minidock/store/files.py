@@ -78,8 +78,8 @@ def write_json(
     Raises as ``write_atomic`` does.
     """
     members = [f"{json.dumps(key)}: {_lines(item) if lists else _compact(item)}" for key, item in value.items()]
-    text = "{\n" + ",\n".join(members) + "\n}\n"
-    write_atomic(path, text.encode(), sync=sync, mode=mode, scratch=scratch)
+    data = ("{\n" + ",\n".join(members) + "\n}\n").encode()
+    write_atomic(path, data, sync=sync, mode=mode, scratch=scratch)
 
 
 def read_json(path: str, *, limit: int = MAX_JSON) -> dict[str, Any]:
@@ -219,4 +219,10 @@ def _lines(value: Any) -> str:
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(", ", ": "), ensure_ascii=False)
+    text = json.dumps(value, separators=(", ", ": "), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Bytes of the host that are no UTF-8 came as lone surrogates, which JSON's escapes keep.
+        return json.dumps(value, separators=(", ", ": "))
+    return text

@@ -204,3 +204,12 @@ class _after:  # noqa: N801
 
     def __exit__(self, *args: object) -> None:
         self.act()  # type: ignore[operator]
+
+
+def test_json_keeps_bytes_of_the_host_that_are_no_text(tmp_path: Path) -> None:
+    value = {"env": ["X=a\udcffb", "ü"], "name": "\udc80"}
+    files.write_json(str(tmp_path / "f"), value, sync=False)
+    assert files.read_json(str(tmp_path / "f")) == value
+    assert "ü" not in (tmp_path / "f").read_text()
+    files.write_json(str(tmp_path / "g"), {"name": "ü"}, sync=False)
+    assert "ü" in (tmp_path / "g").read_text()

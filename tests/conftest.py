@@ -178,6 +178,8 @@ def debian_tar() -> Path:
     tar = CACHE / "debian.tar"
     if not tar.exists():
         part = CACHE / "debian.part.tar"
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "stable", part], check=True, timeout=600)
+        release = dict(line.partition("=")[::2] for line in Path("/etc/os-release").read_text().splitlines())
+        suite = release["VERSION_CODENAME"].strip('"')
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", suite, part], check=True, timeout=600)
         part.rename(tar)
     return tar

@@ -63,6 +63,14 @@ def end(process: subprocess.Popen[bytes], command: list[str], *, killed: bool) -
         assert 0 <= process.returncode <= 137, (command, process.returncode, stderr)
 
 
+def command_lines() -> Iterator[str]:
+    """The command line of every process."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                yield (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
 def traces(root: Path) -> Iterator[str]:
     """What is left of containers and of anything half-made."""
     yield from (str(root / "tmp" / name) for name in os.listdir(root / "tmp"))
@@ -74,7 +82,7 @@ def traces(root: Path) -> Iterator[str]:
         with suppress(FileNotFoundError):
             if str(root) in lease.read_text():
                 yield str(lease)
-    for line in subprocess.check_output(["ps", "-eo", "args"], text=True).splitlines():
+    for line in command_lines():
         if str(root) in line:
             yield line
 

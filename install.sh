@@ -143,7 +143,9 @@ uninstall() {
     say "removing $PREFIX and $COMMAND"
     rm -rf "$PREFIX"
     rm -f "$COMMAND"
-    rm -rf /run/minidock
+    # Another data root's containers may run on: only what is empty or the removed network's goes.
+    rm -rf /run/minidock/net
+    rmdir /run/minidock/roots /run/minidock 2>/dev/null || true
     if [ "${1:-}" = purge ]; then
         say "removing the data under $ROOT"
         rm -rf "$ROOT"

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from minidock.errors import ConflictError, HostError
 from minidock.kernel import cgroups
 from minidock.network.bridge import BridgeNetwork
+from minidock.store.files import remove_tree
 
 if TYPE_CHECKING:
     from minidock.engine.base import EngineBase
 
 
 def teardown(engine: EngineBase) -> None:
-    """Remove the bridge, nftables rules and parent cgroups; the next start makes them again.
+    """Remove the bridge, nftables rules, parent cgroups and the folder under /run; the next start makes them again.
 
     Raises ConflictError while a container of this data root runs, NetworkError, HostError.
     """
@@ -23,6 +24,7 @@ def teardown(engine: EngineBase) -> None:
     if running:
         raise ConflictError(f"container {running[0].name} is running", hint="stop all containers first")
     BridgeNetwork(state_dir=engine.root.networks, log=engine.log).uninstall()
+    remove_tree(engine.root.run)
     try:
         cgroups.remove_parent()
     except OSError as error:

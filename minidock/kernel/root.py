@@ -12,7 +12,7 @@ def pivot_into(root_fd: int) -> None:
     """Make the mount that ``root_fd`` names the root of this mount namespace and of this process.
 
     The old root is stacked below and unmounted at once (pivot_root(2), NOTES, "pivot_root(".", ".")"); the chroot makes
-    the process's own root that mount even where the kernel left it elsewhere. /proc must be the caller's. Raises OSError.
+    the process's own root that mount even where the kernel left it elsewhere. /proc is the caller's. Raises OSError.
     """
     # The root that is left is the process's own, and in a chroot that is not the namespace's: the host's whole tree
     # would stay beneath, and who joins the namespace would stand in it. Joining one's own namespace leaves a chroot.

@@ -123,3 +123,14 @@ def test_many_runs_leak_nothing(minidock) -> None:
     assert all_groups() - groups == set()
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
     assert "minidock" not in listed
+
+
+def test_teardown_takes_all_off_the_host_and_the_next_run_sets_it_up_again(minidock) -> None:
+    minidock("run", "-d", "--name", "one", "busybox", "sleep", "1000")
+    assert "one is running" in minidock("system", "teardown", status=1).stderr
+    minidock("rm", "-f", "one")
+    minidock("system", "teardown")
+    assert "minidock0" not in links()
+    assert "minidock" not in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+    minidock("run", "--rm", "busybox", "true")
+    assert "minidock0" in links()

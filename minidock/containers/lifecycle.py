@@ -125,6 +125,11 @@ def stop(parts: Parts, container_id: str, *, signal: str = "", timeout: int | No
         if state.status == PAUSED:
             attach.request(parts.root, container_id, "unpause")
     if not attach.wait_for_end(parts.root, container_id, timeout=None if seconds < 0 else float(seconds)):
+        if not record.settings.init:
+            parts.log.notice(
+                f"container {record.name} did not end within {seconds} s of signal {number} and is killed: "
+                "a first process without a handler ignores it (see run --init)"
+            )
         kill_hard(parts, container_id)
     _settle(parts, container_id)
 

@@ -120,7 +120,7 @@ def test_stop_asks_then_kills(minidock) -> None:
     assert minidock.out("wait", "polite") == "7"
     minidock("run", "-d", "--name", "deaf", "--network", "none", "busybox", "sleep", "1000")
     begin = time.monotonic()
-    minidock("stop", "-t", "1", "deaf")
+    assert "--init" in minidock("stop", "-t", "1", "deaf").stderr
     assert time.monotonic() - begin < 8
     assert minidock.out("wait", "deaf") == "137"
 

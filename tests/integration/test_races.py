@@ -87,6 +87,14 @@ def traces(root: Path) -> Iterator[str]:
             yield line
 
 
+def left(root: Path) -> list[str]:
+    """The traces that stay: a monitor that has let go of everything may take some milliseconds more to end."""
+    deadline = time.monotonic() + 2
+    while (found := list(traces(root))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_commands_at_once(minidock: Any, seed: int) -> None:
     choice = random.Random(seed)
@@ -108,7 +116,7 @@ def test_any_commands_at_once(minidock: Any, seed: int) -> None:
     for container in minidock.out("ps", "-aq").split():
         minidock("rm", "-f", "-v", container)
     minidock("volume", "prune", "-f")
-    assert list(traces(minidock.root)) == []
+    assert left(minidock.root) == []
     assert minidock("run", "--rm", "--name", "aa", "-v", "vol:/d", "busybox", "true").stdout == ""
 
 
@@ -130,7 +138,7 @@ def test_two_removals_and_starts_of_one(minidock: Any) -> None:
             _, stderr = process.communicate(timeout=30)
             assert process.returncode == 0 or b"no such container" in stderr, (command, stderr)
         minidock("rm", "-f", "it", status=None)
-        assert list(traces(minidock.root)) == []
+        assert left(minidock.root) == []
 
 
 def test_a_volume_is_removed_or_used_but_never_both(minidock: Any) -> None:
@@ -155,4 +163,4 @@ def test_many_at_once_have_an_address_each(minidock: Any) -> None:
         addresses.add(text.split()[3])
     assert len(addresses) == 20
     minidock("rm", "-f", *minidock.out("ps", "-q").split())
-    assert list(traces(minidock.root)) == []
+    assert left(minidock.root) == []

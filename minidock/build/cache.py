@@ -1,6 +1,6 @@
 """The build cache: records that say which layer a step on top of a file system made.
 
-A step's key is the digest of everything that decides its result (FEATURES of the Dockerfile reference: files, not
+A step's key is the digest of everything that decides its result (as BuildKit has it: files, not
 labels); what comes before it counts as the chain ID of the layers below, so that a step that ran anew but made the same
 layer changes nothing for those after it. A record is a hint: a layer that is gone makes it a miss.
 """

@@ -1,4 +1,4 @@
-"""Is an entry the same as the one beneath it? (DESIGN.md, binding decision 3.)"""
+"""Is an entry the same as the one beneath it?"""
 
 from __future__ import annotations
 

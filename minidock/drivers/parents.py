@@ -1,7 +1,7 @@
 """Where an entry of a layer goes: its parent directory in the tree that is being unpacked.
 
 A path is followed as a process in the finished container would follow it: symbolic links stay inside the root, also
-those of the layers beneath. A parent that the tar does not hold is made as it is beneath (DESIGN.md section 5).
+those of the layers beneath. A parent that the tar does not hold is made as it is beneath.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The walk over a writable layer: what of it a layer has to hold, in the order of its tar.
 
-The walk compares with the merged view of the layers beneath and leaves out what is the same there (DESIGN.md, binding
-decision 3), with the exceptions: ancestors of what is kept; everything below an opaque or type-changed directory;
+The walk compares with the merged view of the layers beneath and leaves out what is the same there,
+with the exceptions: ancestors of what is kept; everything below an opaque or type-changed directory;
 members of a hard-link group that keeps another member. It can leave the writable layer as unpacking its tar would make
 it.
 """

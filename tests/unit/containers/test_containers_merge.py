@@ -1,4 +1,4 @@
-"""What the flags say and what the image says, made one (FEATURES.md B2 to B4)."""
+"""What the flags say and what the image says, made one."""
 
 from __future__ import annotations
 

@@ -51,11 +51,7 @@ def build(
     """
     tags = [tag_name(tag) for tag in request.tags]
     blobs, cache = Blobs(root), BuildCache(root)
-    with (
-        Context(request.context) as context,
-        Staging(root, "build") as staging,
-        Pending(blobs, cache) as pending,
-    ):
+    with Context(request.context) as context, Staging(root, "build") as staging, Pending(blobs, cache) as pending:
         dockerfile = _load(request, context, progress)
         target = find_target(dockerfile, request.target)
         arguments = _global_arguments(request, dockerfile)

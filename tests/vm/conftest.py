@@ -68,6 +68,11 @@ SELECTION = (
     "tests/integration/test_death.py",
     "tests/integration/test_probes.py",
     "tests/integration/test_cgroups.py",
+    "tests/integration/build",
+    "tests/integration/test_seccomp.py",
+    "tests/integration/kernel",
+    "tests/integration/runtime",
+    "tests/conformance",
 )
 # Everything that the emulator knows but what makes each access to memory dearer.
 CPU = "max,-la57,-smap,-smep"

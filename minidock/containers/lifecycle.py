@@ -209,6 +209,12 @@ def wait(parts: Parts, container_id: str) -> int:
             if code is not None:
                 return code
         _, state = status.check(parts, container_id)
+    if state.status == EXITED:
+        # The exit is on record a moment before the monitor has taken everything down and lets go of its lock.
+        with contextlib.suppress(FileNotFoundError):
+            lock = status.take_lock(parts, container_id, seconds=_LOCK_SECONDS)
+            if lock is not None:
+                os.close(lock)
     return state.exit_code
 
 

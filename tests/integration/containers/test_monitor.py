@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,26 @@ def test_kill_and_wait(box: Any) -> None:
     assert lifecycle.wait(box.parts, record.id) == 5
     with pytest.raises(ConflictError, match="not running"):
         lifecycle.kill(box.parts, record.id, signal="TERM")
+
+
+def test_wait_returns_when_everything_is_taken_down(box: Any) -> None:
+    """The exit is recorded first: its monitor still has the lock while it removes the writable layer."""
+    record = box.create("sh", "-c", "exit 3")
+    box.start(record)
+    lifecycle.wait(box.parts, record.id)
+    lock = status.take_lock(box.parts, record.id, seconds=5)
+    freed: list[bool] = []
+
+    def free() -> None:
+        time.sleep(0.2)
+        freed.append(True)
+        os.close(lock)
+
+    thread = threading.Thread(target=free)
+    thread.start()
+    assert lifecycle.wait(box.parts, record.id) == 3
+    assert freed == [True]
+    thread.join()
 
 
 def test_start_of_a_running_one_is_nothing(box: Any) -> None:

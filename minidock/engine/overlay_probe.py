@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from minidock.kernel import mount
 from minidock.kernel.files import list_xattrs
+from minidock.kernel.overlay import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,7 +35,7 @@ def probe_overlay(directory: str) -> Overlay:
     for path in (f"{lower}/again/file", f"{lower}/touched"):
         with open(path, "w", encoding="ascii") as file:
             file.write("x")
-    fd = mount.overlay([lower], upper=upper, work=work)
+    fd = overlay([lower], upper=upper, work=work)
     try:
         os.unlink("again/file", dir_fd=fd)
         os.rmdir("again", dir_fd=fd)

@@ -1,16 +1,15 @@
 """Mounts: the classic calls and the descriptor-based ones of Linux 5.2 and newer.
 
 Sources: mount(2), umount2(2), pivot_root(2), fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2),
-mount_setattr(2), and Documentation/filesystems/overlayfs.rst. Every function raises OSError with errno and path.
+mount_setattr(2). Every function raises OSError with errno and path.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from minidock.kernel.syscall import (
     AT_EMPTY_PATH,
@@ -80,10 +79,9 @@ _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _OPEN_TREE_CLONE = 1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 
-OVERLAY_STRATEGIES = ("append", "string", "child")
-_FSCONFIG_STRING_MAX = 255
-_Options = Sequence[tuple[str, str | None]]
-_OVERLAY_WRITABLE_OPTIONS = ("index", "redirect_dir", "metacopy")
+FSCONFIG_STRING_MAX = 255
+
+Options = Sequence[tuple[str, str | None]]
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
@@ -190,7 +188,8 @@ def mount_setattr(
     syscall(SYS_MOUNT_SETATTR, fd, b"", flags, attributes, len(attributes), path=f"/proc/self/fd/{fd}")
 
 
-def _set_options(fs_fd: int, options: _Options) -> None:
+def fsconfig_options(fs_fd: int, options: Options) -> None:
+    """Set parameters in their order; a value None sets a flag."""
     for key, value in options:
         if value is None:
             fsconfig_flag(fs_fd, key)
@@ -198,7 +197,7 @@ def _set_options(fs_fd: int, options: _Options) -> None:
             fsconfig_string(fs_fd, key, value)
 
 
-def new_mount(fstype: str, options: Sequence[tuple[str, str | None]] = (), *, attrs: int = 0, source: str = "") -> int:
+def new_mount(fstype: str, options: Options = (), *, attrs: int = 0, source: str = "") -> int:
     """A descriptor of a detached mount of a new file system, from ``fsopen`` to ``fsmount``.
 
     An option's value None sets a flag. When the file system refuses, OSError.strerror is its own text.
@@ -207,185 +206,8 @@ def new_mount(fstype: str, options: Sequence[tuple[str, str | None]] = (), *, at
     try:
         if source:
             fsconfig_string(fs_fd, "source", source)
-        _set_options(fs_fd, options)
+        fsconfig_options(fs_fd, options)
         fsconfig_create(fs_fd)
         return fsmount(fs_fd, attrs)
     finally:
         os.close(fs_fd)
-
-
-def overlay(
-    lowers: Sequence[str], *, upper: str = "", work: str = "", volatile: bool = False, strategy: str = ""
-) -> int:
-    """A descriptor of a detached overlay mount of ``lowers``, topmost first; read-only without ``upper`` and ``work``.
-
-    A writable one has ``index=off,redirect_dir=off,metacopy=off``, so that its upper directory can become a layer. A
-    lower that comes again further down is left out (the kernel refuses it with ELOOP, and it could add nothing). A
-    read-only overlay of one directory is a read-only bind mount of it, as overlayfs wants two.
-
-    With ``volatile`` (Linux 5.10) nothing is written through to the disk, neither by fsync nor at the unmount; the mark
-    by which overlayfs refuses to mount such an upper directory again is removed first.
-
-    ``strategy``, one of OVERLAY_STRATEGIES, forces a way to hand the directories over; without it the first that this
-    kernel and these paths allow is taken: "append", each by itself (``lowerdir+``, Linux 6.7); "string", all in one
-    parameter of 255 bytes; "child", by mount(2) in a child with a mount namespace of its own, with descriptor numbers
-    as relative paths: 500 layers, the kernel's limit, fit in its 4095 bytes.
-    """
-    unique = list(dict.fromkeys(lowers))
-    if not unique:
-        raise OSError(errno.EINVAL, "an overlay needs at least one lower directory", upper)
-    if not upper and len(unique) == 1:
-        return _read_only_clone(unique[0])
-    if volatile:
-        _forget_volatile(work)
-    options = _overlay_options(upper, volatile)
-    chosen = strategy or _overlay_strategy(unique, upper, work)
-    if chosen == "append":
-        return _overlay_appended(unique, upper, work, options)
-    if chosen == "string":
-        return _overlay_in_one_string(unique, upper, work, options)
-    if chosen == "child":
-        return _mounted_by_child(lambda: _overlay_classic(unique, upper, work, options))
-    raise ValueError(f"unknown overlay strategy {strategy!r}")
-
-
-def _forget_volatile(work: str) -> None:
-    """Remove the mark of a former volatile mount, with the file that Linux 6.2 and newer keep in it."""
-    mark = f"{work}/work/incompat/volatile"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{mark}/dirty")
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(mark)
-
-
-def _overlay_options(upper: str, volatile: bool) -> list[tuple[str, str | None]]:
-    options: list[tuple[str, str | None]] = [(name, "off") for name in _OVERLAY_WRITABLE_OPTIONS] if upper else []
-    return [*options, ("volatile", None)] if volatile else options
-
-
-def _overlay_strategy(lowers: Sequence[str], upper: str, work: str) -> str:
-    if _kernel_release() >= (6, 7):
-        return "append"
-    joined = ":".join(lowers)
-    short = max(len(os.fsencode(value)) for value in (joined, upper, work)) <= _FSCONFIG_STRING_MAX
-    return "string" if short and not any(_needs_escape(path) for path in (*lowers, upper, work)) else "child"
-
-
-def _kernel_release() -> tuple[int, int]:
-    # An unknown parameter is found by older kernels only when the mount is made, as a bare EINVAL that many other
-    # mistakes share: the version is the only sure sign.
-    major, minor = os.uname().release.split(".")[:2]
-    return int(major), int(minor.partition("-")[0])
-
-
-def _needs_escape(path: str) -> bool:
-    return ":" in path or "," in path or "\\" in path
-
-
-def _overlay_appended(lowers: Sequence[str], upper: str, work: str, options: _Options) -> int:
-    fs_fd = fsopen("overlay")
-    try:
-        fsconfig_string(fs_fd, "source", "overlay")
-        for path in lowers:
-            _fsconfig_directory(fs_fd, "lowerdir+", path)
-        if upper:
-            _fsconfig_directory(fs_fd, "upperdir", upper)
-            _fsconfig_directory(fs_fd, "workdir", work)
-        _set_options(fs_fd, options)
-        fsconfig_create(fs_fd)
-        return fsmount(fs_fd)
-    finally:
-        os.close(fs_fd)
-
-
-def _fsconfig_directory(fs_fd: int, key: str, path: str) -> None:
-    if len(os.fsencode(path)) <= _FSCONFIG_STRING_MAX and not _needs_escape(path):
-        fsconfig_string(fs_fd, key, path)
-        return
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fsconfig_fd(fs_fd, key, fd, path=path)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # Descriptors are taken from Linux 6.13 on; before, a path that leads to one is, and is resolved at once.
-        fsconfig_string(fs_fd, key, f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
-
-
-def _overlay_in_one_string(lowers: Sequence[str], upper: str, work: str, options: _Options) -> int:
-    directories: list[tuple[str, str | None]] = [("lowerdir", ":".join(lowers))]
-    if upper:
-        directories += [("upperdir", upper), ("workdir", work)]
-    try:
-        return new_mount("overlay", [*directories, *options], source="overlay")
-    except OSError as error:
-        # Older kernels find out only at the end, where no single parameter is to blame.
-        raise OSError(error.errno, error.strerror, error.filename or ":".join(lowers)) from None
-
-
-def _overlay_classic(lowers: Sequence[str], upper: str, work: str, options: _Options) -> str:
-    """Mount on the first lower directory, in a process that exists for nothing else; returns the mount point."""
-
-    def number(path: str) -> str:
-        return str(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-
-    data = "lowerdir=" + ":".join([number(path) for path in lowers])
-    if upper:
-        data += f",upperdir={number(upper)},workdir={number(work)}"
-        data += "".join(f",{name}" if value is None else f",{name}={value}" for name, value in options)
-    target = os.path.abspath(lowers[0])
-    os.chdir("/proc/self/fd")
-    mount("overlay", target, "overlay", 0, data)
-    return target
-
-
-def _read_only_clone(path: str) -> int:
-    fd = open_tree(path)
-    try:
-        # A clone of a shared mount is its peer: what is mounted on it would appear on the host's, too.
-        mount_setattr(fd, attr_set=MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE)
-    except OSError as error:
-        os.close(fd)
-        if error.errno != errno.ENOSYS:
-            raise
-        return _mounted_by_child(lambda: _read_only_bind_classic(path))
-    return fd
-
-
-def _read_only_bind_classic(path: str) -> str:
-    target = os.path.abspath(path)
-    mount(target, target, "", MS_BIND)
-    mount("", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY)
-    return target
-
-
-def _mounted_by_child(mounter: Callable[[], str]) -> int:
-    """Run ``mounter`` in a child with a mount namespace of its own and take a detached clone of the mount whose path
-    it returns. Nothing appears in the caller's namespace."""
-    import socket
-
-    from minidock.kernel import process
-    from minidock.kernel.namespaces import CLONE_NEWNS
-
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-
-        def child() -> int:
-            try:
-                mount("", "/", "", MS_REC | MS_PRIVATE)
-                process.send_fds(theirs.fileno(), b"mount", [open_tree(mounter())])
-            except OSError as error:
-                process.send_failure(theirs.fileno(), process.failure_of(error, "mount"))
-                return 1
-            return 0
-
-        with process.spawn(child, flags=CLONE_NEWNS) as helper:
-            theirs.close()
-            data, fds = process.recv_fds(ours.fileno(), 1)
-            helper.wait()
-    if fds:
-        return fds[0]
-    failure = process.parse_failure(data)
-    raise failure.error() if failure else OSError(errno.ECHILD, "the mounting process died")

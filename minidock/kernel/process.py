@@ -10,7 +10,8 @@ import errno as errnos
 import os
 import resource
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from minidock.kernel.clone import clone, clone_from_threads
 from minidock.kernel.syscall import (
@@ -89,16 +90,11 @@ def spawn(child: Callable[[], int | None], *, flags: int = 0, cgroup_fd: int = -
     The child ends there, by os._exit: nothing of the caller's frames, buffers or exit handlers runs in it. Any
     exception ends it with status 1, silently: a child that has something to say uses ``send_failure``.
     """
-    # A Python signal handler that runs between the birth and the ``try`` would raise in both processes.
-    old_mask = ctypes.create_string_buffer(_SIGSET_SIZE)
-    _set_signal_mask(b"\xff" * _SIGSET_SIZE, old_mask)
-    pid = -1
-    try:
+    # A Python signal handler that runs between the birth and the child's ``try`` would raise in both processes.
+    with signals_blocked() as mask:
         pid, pidfd = clone3(flags, cgroup_fd=cgroup_fd)
         if pid == 0:
-            _run_child(child, old_mask.raw)
-    finally:
-        _set_signal_mask(old_mask.raw)
+            _run_child(child, mask)
     return Child(pid, pidfd)
 
 
@@ -113,10 +109,27 @@ def _run_child(child: Callable[[], int | None], mask: bytes) -> None:
         os._exit(status)
 
 
-def _set_signal_mask(mask: bytes, old: ctypes.Array[ctypes.c_char] | None = None) -> None:
+def _set_signal_mask(mask: bytes | None, old: ctypes.Array[ctypes.c_char] | None = None) -> None:
     code = libc.pthread_sigmask(_SIG_SETMASK, mask, old)
     if code:
         raise OSError(code, os.strerror(code))
+
+
+@contextmanager
+def signals_blocked() -> Iterator[bytes]:
+    """No signal interrupts the calling thread in the ``with``: neither the kernel's delivery nor a Python handler.
+    Gives the mask of before, which holds again afterwards.
+
+    One that Python had noted before is handled first, and what its handler raises comes out of the ``with`` line.
+    """
+    old_mask = ctypes.create_string_buffer(_SIGSET_SIZE)
+    _set_signal_mask(None, old_mask)
+    try:
+        _set_signal_mask(b"\xff" * _SIGSET_SIZE)
+        ctypes.pythonapi.PyErr_CheckSignals()
+        yield old_mask.raw
+    finally:
+        _set_signal_mask(old_mask.raw)
 
 
 def reset_signals() -> None:

@@ -77,7 +77,7 @@ SELECTION = (
 # Everything that the emulator knows but what makes each access to memory dearer.
 CPU = "max,-la57,-smap,-smep"
 # On a machine with two free processors it takes a third of this.
-GUEST_SECONDS = 1500
+GUEST_SECONDS = 2400
 BOOT_SECONDS = 120
 
 

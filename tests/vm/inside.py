@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minidock.kernel import bpf, cgroups
-from minidock.kernel import mount as km
+from minidock.kernel.overlay import overlay
 
 UNIFIED = Path("/sys/fs/cgroup")
 
@@ -92,7 +92,7 @@ def test_128_layers_without_lowerdir_plus(tmp_path: Path) -> None:
         Path(lower, f"file{number}").touch()
     for name in ("upper", "work"):
         (tmp_path / name).mkdir()
-    fd = km.overlay(lowers, upper=str(tmp_path / "upper"), work=str(tmp_path / "work"))
+    fd = overlay(lowers, upper=str(tmp_path / "upper"), work=str(tmp_path / "work"))
     try:
         assert len(os.listdir(f"/proc/self/fd/{fd}")) == 128
         os.close(os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=fd))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from minidock.kernel import mount, namespaces
+from minidock.kernel.overlay import overlay
 
 pytestmark = pytest.mark.usefixtures("mount_table")
 Run = Callable[..., Any]
@@ -100,9 +101,9 @@ def test_failed_mounts_leave_no_descriptor() -> None:
     with pytest.raises(OSError, match="nonsense"):
         mount.new_mount("tmpfs", [("nonsense", "1")])
     with pytest.raises(FileNotFoundError):
-        mount.overlay(["/nonexistent/1", "/nonexistent/2"])
+        overlay(["/nonexistent/1", "/nonexistent/2"])
     with pytest.raises(FileNotFoundError):
-        mount.overlay(["/nonexistent/1"])
+        overlay(["/nonexistent/1"])
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -157,7 +158,7 @@ def test_pivot_into_a_detached_overlay_that_the_host_never_sees(tmp_path: Path, 
     (tmp_path / "lower1" / "one").touch()
     (tmp_path / "lower2" / "two").touch()
     lowers = [str(tmp_path / "lower1"), str(tmp_path / "lower2")]
-    root = mount.overlay(lowers, upper=str(tmp_path / "upper"), work=str(tmp_path / "work"))
+    root = overlay(lowers, upper=str(tmp_path / "upper"), work=str(tmp_path / "work"))
 
     def inside() -> list[object]:
         mount.move_mount(root, str(tmp_path / "point"))

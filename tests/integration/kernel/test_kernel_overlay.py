@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from minidock.kernel import files, mount
+from minidock.kernel import files, mount, overlay
 
 pytestmark = pytest.mark.usefixtures("mount_table")
 RELEASE = tuple(int(number) for number in os.uname().release.split("-")[0].split(".")[:2])
 KNOWS_APPEND = RELEASE >= (6, 7)
-STRATEGIES = pytest.mark.parametrize("strategy", mount.OVERLAY_STRATEGIES)
+STRATEGIES = pytest.mark.parametrize("strategy", overlay.STRATEGIES)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def _kernel_knows(request: pytest.FixtureRequest) -> None:
 def mounted(lowers: list[str], *, upper: str = "", work: str = "", strategy: str = "") -> Iterator[Path]:
     """The merged tree's folder; the mount goes at the end."""
     before = Path("/proc/self/mountinfo").read_text()
-    fd = mount.overlay(lowers, upper=upper, work=work, strategy=strategy)
+    fd = overlay.overlay(lowers, upper=upper, work=work, strategy=strategy)
     try:
         assert not os.get_inheritable(fd)
         assert Path("/proc/self/mountinfo").read_text() == before
@@ -113,13 +113,13 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize("count", [128, 400])
 def test_one_string_is_too_short_for_many(tmp_path: Path, count: int) -> None:
     with pytest.raises(OSError, match="layer-0") as caught:
-        mount.overlay(layers(tmp_path, count), strategy="string")
+        overlay.overlay(layers(tmp_path, count), strategy="string")
     assert caught.value.errno == errno.EINVAL
 
 
 def test_more_than_the_kernel_stacks_by_append(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too many lower directories") as caught:
-        mount.overlay(layers(tmp_path, 501), strategy="append")
+        overlay.overlay(layers(tmp_path, 501), strategy="append")
     assert caught.value.errno == errno.EINVAL
 
 
@@ -186,7 +186,7 @@ def test_mounts_on_it_never_reach_a_shared_source(
         paths = layers(tmp_path, count)
         for path in paths:
             (Path(path) / "proc").mkdir()
-        mount.move_mount(mount.overlay(paths, strategy=strategy), str(tmp_path / "target"))
+        mount.move_mount(overlay.overlay(paths, strategy=strategy), str(tmp_path / "target"))
         mount.mount("proc", str(tmp_path / "target" / "proc"), "proc", 0)
         return [os.path.ismount(tmp_path / "target" / "proc"), *(os.path.ismount(f"{path}/proc") for path in paths)]
 
@@ -205,11 +205,11 @@ def test_single_read_only_lower_without_mount_setattr(tmp_path: Path, monkeypatc
             (root / "common").write_text("x")
 
 
-@pytest.mark.parametrize("strategy", ["", *mount.OVERLAY_STRATEGIES])
+@pytest.mark.parametrize("strategy", ["", *overlay.STRATEGIES])
 def test_missing_lower_is_named(tmp_path: Path, strategy: str) -> None:
     (present,) = layers(tmp_path, 1)
     with pytest.raises(FileNotFoundError, match="missing"):
-        mount.overlay([present, str(tmp_path / "missing")], strategy=strategy)
+        overlay.overlay([present, str(tmp_path / "missing")], strategy=strategy)
 
 
 @pytest.mark.parametrize("strategy", ["", "append", "child"])
@@ -233,12 +233,12 @@ def test_upper_needs_no_special_options_to_become_a_layer(tmp_path: Path, strate
 
 def test_overlays_mount_goes_with_its_descriptor(tmp_path: Path) -> None:
     where = writable(tmp_path / "c")
-    fd = mount.overlay(layers(tmp_path, 2), **where, strategy="child")
+    fd = overlay.overlay(layers(tmp_path, 2), **where, strategy="child")
     os.close(fd)
     # The kernel marks a work directory in use; a second mount would tell of it only in its log, so the sign is that the
     # folders can be removed and made anew.
     remove(tmp_path / "c")
-    fd = mount.overlay([str(tmp_path / "layer-0")], **writable(tmp_path / "c"))
+    fd = overlay.overlay([str(tmp_path / "layer-0")], **writable(tmp_path / "c"))
     os.close(fd)
 
 
@@ -248,7 +248,7 @@ def test_a_volatile_upper_can_be_mounted_again(tmp_path: Path, strategy: str) ->
     for path in (lower, upper, work):
         path.mkdir()
     for number in range(2):
-        fd = mount.overlay([str(lower)], upper=str(upper), work=str(work), volatile=True, strategy=strategy)
+        fd = overlay.overlay([str(lower)], upper=str(upper), work=str(work), volatile=True, strategy=strategy)
         try:
             (Path(f"/proc/self/fd/{fd}") / f"file{number}").write_text("x")
             assert (work / "work/incompat/volatile").is_dir()
@@ -256,4 +256,4 @@ def test_a_volatile_upper_can_be_mounted_again(tmp_path: Path, strategy: str) ->
             os.close(fd)
     assert sorted(os.listdir(upper)) == ["file0", "file1"]
     with pytest.raises(OSError, match=r"Invalid|incompat|volatile|argument"):
-        os.close(mount.overlay([str(lower)], upper=str(upper), work=str(work), strategy=strategy))
+        os.close(overlay.overlay([str(lower)], upper=str(upper), work=str(work), strategy=strategy))

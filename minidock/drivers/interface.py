@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
+    from minidock.drivers.compose import Composer
+    from minidock.drivers.form import Form
+    from minidock.drivers.indexer import Indexer
+    from minidock.drivers.packed import Packed, Sealed
     from minidock.drivers.tar_format import Reader
+    from minidock.drivers.verify import Flaw
     from minidock.model.steps import RootMount
-
-
-class Packed(NamedTuple):
-    """A layer that was written as a tar: its digest, bytes and entries; ``empty`` when it differs in nothing;
-    ``deletions`` are the names that it deletes from what is beneath."""
-
-    diff_id: str
-    size: int
-    entries: int
-    empty: bool
-    deletions: int
 
 
 class Change(NamedTuple):
@@ -43,6 +38,30 @@ class Driver(Protocol):
 
     def has(self, diff_ids: Sequence[str]) -> bool:
         """Whether the topmost of ``diff_ids``, above the others, is here and whole."""
+
+    @property
+    def form(self) -> Form:
+        """How layers are kept, and why."""
+
+    def missing(self, diff_ids: Sequence[str]) -> list[int]:
+        """Which of the layers, counted from 1 for the lowest, have to be made before the others can be used."""
+
+    def share(self, diff_ids: Sequence[str]) -> bool:
+        """Have the layers, which are here, ready to be mounted by anybody; whether that took anything."""
+
+    def rest(self, keep: Collection[str], *, seconds: float) -> None:
+        """Let go of what ``share`` holds and nobody asked for so long, but for the layers whose names (as ``keys`` has
+        them) are in ``keep``."""
+
+    def indexer(self, diff_ids: Sequence[str] = ()) -> AbstractContextManager[Indexer | None]:
+        """What takes the entries of a tar, to become the topmost of ``diff_ids`` without unpacking; without them, a
+        layer above no matter what. None where the driver unpacks every layer."""
+
+    def compose(self, diff_ids: Sequence[str], out: BinaryIO) -> AbstractContextManager[Composer | None]:
+        """What writes a layer above ``diff_ids`` entry by entry; None where only a writable layer can be packed."""
+
+    def publish(self, diff_ids: Sequence[str], index: Sealed, *, tar: str) -> None:
+        """Let an index make the topmost of ``diff_ids``, whose tar lies at ``tar`` now and among the blobs later."""
 
     def unpack(self, diff_ids: Sequence[str], tar: Reader, staging_dir: str) -> None:
         """Make the topmost of ``diff_ids`` from its plain tar; the layers beneath it are here. Half-made things lie in
@@ -74,9 +93,9 @@ class Driver(Protocol):
         no layers). Raises ArchiveError for what a layer cannot hold.
         """
 
-    def adopt(self, diff_ids: Sequence[str], writable: str) -> None:
-        """Let the writable layer, packed before, become the topmost of ``diff_ids``. Afterwards it is the caller's to
-        remove, whether something is left of it or not."""
+    def adopt(self, diff_ids: Sequence[str], writable: str, packed: Packed, *, tar: str) -> None:
+        """Let the writable layer, ``packed`` before to the file ``tar``, become the topmost of ``diff_ids``. Afterwards
+        it is the caller's to remove, whether something is left of it or not."""
 
     def changes(self, diff_ids: Sequence[str], writable: str) -> Iterator[Change]:
         """What the writable layer changes; it may be in use. Stop early with ``close``."""
@@ -86,6 +105,13 @@ class Driver(Protocol):
 
     def remove(self, key: str) -> None:
         """Remove a layer that nothing uses; one that is gone already is fine."""
+
+    def verify(self, diff_ids: Sequence[str], tar: Reader) -> list[Flaw]:
+        """What is wrong with what is here of the topmost of ``diff_ids``; what is not here is not wrong. ``tar`` is the
+        layer's plain tarball, known to be whole. Raises ArchiveError when that is no layer."""
+
+    def discard(self, flaw: Flaw) -> None:
+        """Remove what ``verify`` found, so that it is made again, unless somebody has done that meanwhile."""
 
     def usage(self, diff_ids: Sequence[str]) -> int:
         """Bytes on disk of the topmost of ``diff_ids``, 0 when it is not here."""

@@ -69,6 +69,15 @@ class Layers:
         state = self._state(key)
         return state == _SYNCED or (state != b"" and state == self._this_boot())
 
+    def is_whole(self, key: str) -> bool:
+        """``is_valid``, and the tree is there as well."""
+        return self.is_valid(key) and os.path.isdir(self.tree(key))
+
+    def torn(self, diff_ids: Sequence[str]) -> list[str]:
+        """The names of what is there of the topmost layer and not whole."""
+        keys = [key for key in self._keys_of(diff_ids) if os.path.lexists(f"{self.directory}/{key}")]
+        return [key for key in keys if not self.is_whole(key)]
+
     def publish(self, staged: str, key: str) -> None:
         """Let the directory ``staged``, which holds a finished ``tree``, become the layer ``key``, at once and whole.
 

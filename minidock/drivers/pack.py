@@ -7,7 +7,8 @@ import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from minidock.drivers import xattrs
-from minidock.drivers.interface import Change, Packed
+from minidock.drivers.interface import Change
+from minidock.drivers.packed import Packed
 from minidock.drivers.tar_format import (
     BLOCK_DEVICE,
     CHAR_DEVICE,
@@ -29,22 +30,27 @@ from minidock.errors import ArchiveError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from minidock.drivers.indexer import Indexer
+
 # Reading must not change the access times of what becomes a layer, nor cost an inode write for each file.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
 _MARKER_MODE = 0o600
 _SPECIAL = {stat.S_IFCHR: CHAR_DEVICE, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIFO, stat.S_IFLNK: SYMLINK}
 
 
-def pack(upper_fd: int, below_fd: int, out: BinaryIO, *, copied: bool) -> Packed:
+def pack(
+    upper_fd: int, below_fd: int, out: BinaryIO, *, copied: bool, normalise: bool = True, indexer: Indexer | None = None
+) -> Packed:
     """Write the layer that the writable layer ``upper_fd`` makes above ``below_fd`` to ``out``, and leave the writable
-    layer as unpacking that tar would make it. ``below_fd`` -1 and ``copied`` are as in ``Walk``.
+    layer as unpacking that tar would make it. ``below_fd`` -1, ``copied`` and ``normalise`` are as in ``Walk``;
+    ``indexer`` is given every entry.
 
     A layer that would hold the root directory alone, with another time and nothing else, is empty: whatever was made
     there and taken away again touches that time. Raises ArchiveError for what a layer cannot hold, OSError.
     """
     writer = TarWriter(out)
-    packer = _Packer(writer)
-    for found in Walk(upper_fd, below_fd, copied=copied, normalise=True):
+    packer = _Packer(writer, indexer, normalise=normalise)
+    for found in Walk(upper_fd, below_fd, copied=copied, normalise=normalise):
         packer.add(found)
     entries = writer.entries
     digest = writer.finish()
@@ -78,10 +84,12 @@ def changes(upper_fd: int, below_fd: int, *, copied: bool) -> Iterator[Change]:
 
 
 class _Packer:
-    __slots__ = ("_links", "_writer", "deletions", "has_root")
+    __slots__ = ("_indexer", "_links", "_normalise", "_writer", "deletions", "has_root")
 
-    def __init__(self, writer: TarWriter) -> None:
+    def __init__(self, writer: TarWriter, indexer: Indexer | None, *, normalise: bool) -> None:
         self._writer = writer
+        self._indexer = indexer
+        self._normalise = normalise
         self._links: dict[tuple[int, int], str] = {}
         self.deletions = 0
         self.has_root = False
@@ -98,28 +106,37 @@ class _Packer:
         if status is None:
             self.deletions += 1
             directory = f"{level.path}/" if level.path else ""
-            self._writer.add(Entry(f"{directory}{PREFIX}{name}", mode=_MARKER_MODE))
+            self._put(Entry(f"{directory}{PREFIX}{name}", mode=_MARKER_MODE))
         elif stat.S_ISDIR(status.st_mode):
             self._add_directory(found, status)
         else:
             self._add_other(found, status)
+
+    def _put(self, entry: Entry) -> None:
+        self._writer.add(entry)
+        if self._indexer is not None:
+            self._indexer.add(entry, 0)
+
+    def _strip(self, file: str | int, names: list[str], *, keep: str = "") -> None:
+        if self._normalise:
+            xattrs.strip(file, names, keep=keep)
 
     def _add_directory(self, found: Found, status: os.stat_result) -> None:
         level = found.level
         self.has_root |= not found.path
         names = xattrs.names_of(level.fd)
         values = xattrs.values_of(level.fd, names)
-        xattrs.strip(level.fd, names, keep=OPAQUE_XATTR if level.opaque else "")
-        self._writer.add(_entry(found.path, DIRECTORY, status, xattrs=values))
+        self._strip(level.fd, names, keep=OPAQUE_XATTR if level.opaque else "")
+        self._put(_entry(found.path, DIRECTORY, status, xattrs=values))
         if level.opaque:
-            self._writer.add(Entry(f"{found.path}/{OPAQUE}", mode=_MARKER_MODE))
+            self._put(Entry(f"{found.path}/{OPAQUE}", mode=_MARKER_MODE))
 
     def _add_other(self, found: Found, status: os.stat_result) -> None:
         level, name, path, _, _ = found
         if status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
-                self._writer.add(_entry(path, LINK, status, linkname=first))
+                self._put(_entry(path, LINK, status, linkname=first))
                 return
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
@@ -130,9 +147,9 @@ class _Packer:
         file = f"/proc/self/fd/{level.fd}/{name}"
         names = xattrs.names_of(file)
         values = xattrs.values_of(file, names)
-        xattrs.strip(file, names)
+        self._strip(file, names)
         target = os.readlink(name, dir_fd=level.fd) if kind == stat.S_IFLNK else ""
-        self._writer.add(_entry(path, _SPECIAL[kind], status, linkname=target, xattrs=values))
+        self._put(_entry(path, _SPECIAL[kind], status, linkname=target, xattrs=values))
 
     def _add_file(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
         fd = _open(name, dir_fd)
@@ -141,9 +158,11 @@ class _Packer:
             values = None
             if names:
                 values = xattrs.values_of(fd, names)
-                xattrs.strip(fd, names)
+                self._strip(fd, names)
             entry = _entry(path, REGULAR, status, size=status.st_size, xattrs=values)
-            self._writer.add_file(entry, fd)
+            offset = self._writer.add_file(entry, fd)
+            if self._indexer is not None:
+                self._indexer.add(entry, offset)
         finally:
             os.close(fd)
 

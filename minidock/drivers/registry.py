@@ -12,6 +12,7 @@ from minidock.kernel.files import fs_magic, fs_name, lock_exclusive
 if TYPE_CHECKING:
     from minidock.drivers.interface import Driver
     from minidock.drivers.overlay2 import Overlay2
+    from minidock.drivers.tarballs import Tars
     from minidock.drivers.vfs import Vfs
 
 NAMES = ("overlay2", "vfs")
@@ -29,16 +30,17 @@ _ABSENT = {
 }
 
 
-def open_driver(name: str, directory: str, scratch: str) -> Driver:
+def open_driver(name: str, directory: str, scratch: str, *, tars: Tars | None = None) -> Driver:
     """The storage driver ``name`` (of NAMES; "" is the default), its layers in ``directory/name``.
 
-    The first time, it is tried out in ``scratch``, a directory on the same file system. Raises DriverError: one
-    sentence that says what is missing, with the drivers that work here as hint.
+    ``tars`` says where tarballs lie that overlay2 may mount; without it every layer is unpacked. The first time, the
+    driver is tried out in ``scratch``, a directory on the same file system. Raises DriverError: one sentence that says
+    what is missing, with the drivers that work here as hint.
     """
     wanted = name or DEFAULT
     if wanted not in NAMES:
         raise _unusable(wanted, _why_absent(wanted, directory), scratch)
-    driver = _new(wanted, f"{directory}/{wanted}")
+    driver = _new(wanted, directory, scratch, tars)
     if not driver.is_initialised():
         problem = _try(wanted, scratch)
         if problem:
@@ -55,14 +57,19 @@ def working(scratch: str) -> list[str]:
     return [name for name in NAMES if not _try(name, scratch)]
 
 
-def _new(name: str, directory: str) -> Overlay2 | Vfs:
+def _new(name: str, directory: str, scratch: str, tars: Tars | None) -> Overlay2 | Vfs:
     if name == "vfs":
         from minidock.drivers.vfs import Vfs
 
-        return Vfs(directory)
+        return Vfs(f"{directory}/vfs")
     from minidock.drivers.overlay2 import Overlay2
 
-    return Overlay2(directory)
+    if tars is None:
+        return Overlay2(f"{directory}/overlay2")
+    from minidock.drivers.forms import choose
+    from minidock.drivers.tarballs import Tarballs
+
+    return Overlay2(f"{directory}/overlay2", Tarballs(f"{directory}/tarball", tars), choose(tars, scratch))
 
 
 def _try(name: str, scratch: str) -> str:
@@ -73,7 +80,7 @@ def _try(name: str, scratch: str) -> str:
         with trees.opened(path) as fd:
             lock_exclusive(fd)
             try:
-                return _new(name, path).probe(path)
+                return _new(name, path, scratch, None).probe(path)
             finally:
                 with trees.opened(scratch) as parent:
                     trees.remove(os.path.basename(path), parent)

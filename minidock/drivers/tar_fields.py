@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 
 from minidock.drivers.tar_format import ZERO_BLOCK, shorten
 from minidock.errors import ArchiveError
 
 _OCTAL = b"01234567"
 _MAX_DIGITS = 20
+# As os.fsdecode does it, which looks its encoding up anew for each name.
+_ENCODING = sys.getfilesystemencoding()
+_ERRORS = sys.getfilesystemencodeerrors()
+# The numbers as nearly every writer has them: mode, uid, gid, size and mtime, all digits and a NUL.
+_PLAIN = re.compile(rb"([0-7]{7})\0([0-7]{7})\0([0-7]{7})\0([0-7]{11})\0([0-7]{11})\0")
 
 
 def text(field: bytes) -> str:
     """A field up to its first NUL."""
-    return os.fsdecode(field.partition(b"\0")[0])
+    return field.partition(b"\0")[0].decode(_ENCODING, _ERRORS)
+
+
+def plain_numbers(block: bytes) -> tuple[int, int, int, int, int] | None:
+    """Mode, uid, gid, size and mtime of a header that has them all in the common form, None for any other."""
+    plain = _PLAIN.match(block, 100)
+    if plain is None:
+        return None
+    mode, uid, gid, size, mtime = plain.groups()
+    return int(mode, 8), int(uid, 8), int(gid, 8), int(size, 8), int(mtime, 8)
 
 
 def number(field: bytes, *, what: str) -> int:

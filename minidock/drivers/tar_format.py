@@ -76,6 +76,9 @@ def clean_name(raw: str, *, what: str = "name") -> str:
 
     Raises ArchiveError for an empty name, a NUL, a ``..`` component, and what is too long for the kernel.
     """
+    plain = raw[2:] if raw[:2] == "./" else raw
+    if _is_clean(plain):
+        return plain
     if not raw:
         raise ArchiveError(f"an entry of the tar stream has an empty {what}")
     if "\0" in raw:
@@ -86,6 +89,18 @@ def clean_name(raw: str, *, what: str = "name") -> str:
     if len(raw) > MAX_COMPONENT // 4 and not _fits(parts):
         raise ArchiveError(f"the {what} {shorten(raw)} in the tar stream is too long")
     return "/".join(parts)
+
+
+def _is_clean(raw: str) -> bool:
+    """Whether a short name is as it has to be already; nearly all are."""
+    return (
+        0 < len(raw) <= MAX_COMPONENT // 4
+        and raw[0] not in "./"
+        and raw[-1] != "/"
+        and "//" not in raw
+        and "/." not in raw
+        and "\0" not in raw
+    )
 
 
 def shorten(text: str) -> str:

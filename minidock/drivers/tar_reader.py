@@ -56,11 +56,11 @@ class TarReader:
     """Iterates over the entries of ``stream``; between two steps ``data`` gives the current one's content.
 
     The stream is read to its end, whatever follows the archive. ``ended`` becomes true when the end-of-archive mark was
-    seen; a stream that merely stops between two entries is read
-    too, as GNU tar does, and leaves it false.
+    seen; a stream that merely stops between two entries is read too, as GNU tar does, and leaves it false. ``offset``
+    is where in the stream the next byte to be read lies: right after a step, the current entry's content.
     """
 
-    __slots__ = ("_count", "_global", "_left", "_limits", "_pad", "_segments", "_stream", "_total", "ended")
+    __slots__ = ("_count", "_global", "_left", "_limits", "_pad", "_stream", "_total", "ended", "offset")
 
     def __init__(self, stream: Reader, *, limits: Limits | None = None) -> None:
         self._stream = stream
@@ -70,8 +70,8 @@ class TarReader:
         self._total = 0
         self._left = 0
         self._pad = 0
-        self._segments: tuple[tuple[int, int], ...] | None = None
         self.ended = False
+        self.offset = 0
 
     def __iter__(self) -> Iterator[Entry]:
         """Raises ArchiveError, OSError from the stream."""
@@ -85,6 +85,7 @@ class TarReader:
             if not block:
                 raise _truncated()
             self._left -= len(block)
+            self.offset += len(block)
             yield block
 
     def copy_to(self, fd: int, entry: Entry) -> None:
@@ -141,6 +142,7 @@ class TarReader:
                 raise ArchiveError("the tar stream ends after an extended header")
             return None
         self._count += 1
+        self.offset += BLOCK
         if self._count > self._limits.entries:
             raise ArchiveError(f"the tar stream has more than {self._limits.entries} entries")
         fields.verify_checksum(block)
@@ -164,7 +166,7 @@ class TarReader:
         over = _Overrides(records) if records else _NOTHING_OVERRIDDEN
         raw_name = _first(over.name, long_name) or _ustar_name(block)
         raw_link = _first(over.link, long_link) or fields.text(block[157:257])
-        size = over.size if over.size is not None else fields.number(block[124:136], what="size")
+        mode, uid, gid, size, mtime = _numbers(block, over)
         if kind == _OLD_REGULAR and raw_name.endswith("/"):
             kind = DIRECTORY
         if kind not in _WITH_DATA and kind not in _WITHOUT_DATA:
@@ -178,11 +180,11 @@ class TarReader:
         return Entry(
             name=name,
             type=kind,
-            mode=fields.number(block[100:108], what="mode") & 0o7777,
-            uid=_owner(over.uid, block[108:116], "uid"),
-            gid=_owner(over.gid, block[116:124], "gid"),
+            mode=mode & 0o7777,
+            uid=_owner(uid, "uid"),
+            gid=_owner(gid, "gid"),
             size=sparse.size if sparse else self._left,
-            mtime=_time(over.mtime, block[136:148]),
+            mtime=_time(mtime),
             linkname=_link(kind, raw_link, name),
             major=_device(block[329:337]) if kind in {CHAR_DEVICE, BLOCK_DEVICE} else 0,
             minor=_device(block[337:345]) if kind in {CHAR_DEVICE, BLOCK_DEVICE} else 0,
@@ -233,6 +235,7 @@ class TarReader:
             if not more:
                 raise _truncated()
             data += more
+        self.offset += size
         return data
 
 
@@ -315,8 +318,21 @@ def _link(kind: bytes, raw: str, name: str) -> str:
     return raw
 
 
-def _owner(override: int | None, field: bytes, what: str) -> int:
-    value = fields.number(field, what=what) if override is None else override
+def _numbers(block: bytes, over: _Overrides) -> tuple[int, int, int, int, int]:
+    """Mode, uid, gid, size and mtime. What is overridden may be nonsense in the header."""
+    plain = fields.plain_numbers(block) if over is _NOTHING_OVERRIDDEN else None
+    if plain is not None:
+        return plain
+    return (
+        fields.number(block[100:108], what="mode"),
+        fields.number(block[108:116], what="uid") if over.uid is None else over.uid,
+        fields.number(block[116:124], what="gid") if over.gid is None else over.gid,
+        fields.number(block[124:136], what="size") if over.size is None else over.size,
+        fields.number(block[136:148], what="mtime") if over.mtime is None else over.mtime,
+    )
+
+
+def _owner(value: int, what: str) -> int:
     if not 0 <= value <= MAX_ID:
         raise ArchiveError(f"the tar stream has an entry of the impossible {what} {value}")
     return value
@@ -329,8 +345,7 @@ def _device(field: bytes) -> int:
     return value
 
 
-def _time(override: int | None, field: bytes) -> int:
-    value = fields.number(field, what="mtime") if override is None else override
+def _time(value: int) -> int:
     if not _MIN_TIME <= value <= _MAX_TIME:
         raise ArchiveError(f"the tar stream has an entry of the impossible mtime {value}")
     return value

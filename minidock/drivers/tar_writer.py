@@ -6,7 +6,6 @@ never written. tarfile of the standard library takes ten times as long for small
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,113 +20,146 @@ from minidock.drivers.tar_format import (
     shorten,
 )
 from minidock.errors import ArchiveError
+from minidock.kernel.files import start_writeback
+from minidock.kernel.hashing import Hasher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FLUSH = 1 << 18
-_CHUNK = 1 << 17
-_SMALL = 1 << 16
+# Most layers are small. Of one that is not, the pieces are whole and large, which the page cache takes twice as fast.
+_SMALL_BUFFER = 1 << 16
+_BUFFER = 1 << 20
+_WRITEBACK = 8 << 20
 _MAX_OCTAL_7 = 0o7777777
 _MAX_OCTAL_11 = 0o77777777777
 
 _MAGIC = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\x000000000\x00"
-_NO_PREFIX = bytes(167)
+# What follows the type of an entry without a link's target, a device and a prefix.
+_USUAL_TAIL = bytes(100) + _MAGIC + _NO_DEVICE + bytes(167)
+_NO_DEVICE_SUM = sum(_NO_DEVICE)
 # The checksum counts its own field as eight spaces.
-_MAGIC_SUM = sum(_MAGIC) + 8 * ord(" ")
+_USUAL_SUM = sum(_USUAL_TAIL) + 8 * ord(" ")
 
 
 class TarWriter:
-    """Writes entries to ``out`` and hashes what it writes. ``size`` and ``entries`` count what went in so far."""
+    """Writes entries to ``out`` and hashes what it writes. ``entries`` counts what went in so far, ``size`` what was
+    written of it.
 
-    __slots__ = ("_hash", "_held", "_out", "_parts", "entries", "size")
+    ``fd`` is the empty file that ``out`` writes to, if it is one that will be synced: what is large is then written out
+    along the way. What is written and hashed passes through two buffers in turn: while one is hashed, the next is
+    filled.
+    """
 
-    def __init__(self, out: BinaryIO) -> None:
+    __slots__ = ("_buffer", "_fd", "_hasher", "_held", "_other", "_out", "_started", "entries", "size")
+
+    def __init__(self, out: BinaryIO, *, fd: int = -1) -> None:
         self._out = out
-        self._hash = hashlib.sha256()
-        self._parts: list[bytes] = []
+        self._fd = fd
+        self._started = 0
+        self._hasher = Hasher()
+        self._buffer = memoryview(bytearray(_SMALL_BUFFER))
+        self._other: memoryview | None = None
         self._held = 0
         self.size = 0
         self.entries = 0
 
     def add(self, entry: Entry) -> None:
         """Write an entry without content. Raises OSError from ``out``."""
-        header = encode_header(entry)
         self.entries += 1
-        self._put(header, len(header))
+        self._put(encode_header(entry))
 
-    def add_file(self, entry: Entry, fd: int) -> None:
-        """Write a regular file whose ``entry.size`` bytes are read from ``fd``.
+    def add_file(self, entry: Entry, fd: int) -> int:
+        """Write a regular file whose ``entry.size`` bytes are read from ``fd``; returns the offset of its content.
 
         Raises ArchiveError when the file turns out shorter or longer, OSError from ``fd`` and ``out``.
         """
         size = entry.size
-        header = encode_header(entry)
-        self.entries += 1
-        if size > _SMALL:
-            self._put(header, len(header))
-            self._copy(entry, fd)
-            return
-        data = os.read(fd, size + 1)
-        if len(data) != size:
-            raise _changed(entry)
-        pad = -size % BLOCK
-        self._parts += (header, data)
-        self._put(ZERO_BLOCK[:pad], len(header) + size + pad)
-
-    def finish(self) -> str:
-        """Write the end of the archive, flush everything to ``out`` and return the digest of the whole stream."""
-        self._put(ZERO_BLOCK + ZERO_BLOCK, 2 * BLOCK)
-        self._flush()
-        self._out.flush()
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def _put(self, data: bytes, length: int) -> None:
-        """Hold ``data`` until there is enough to write; ``length`` counts what is new."""
-        self._parts.append(data)
-        self._held += length
-        if self._held > _FLUSH:
-            self._flush()
-
-    def _flush(self) -> None:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self._held = 0
-        self._write(data)
-
-    def _write(self, data: bytes | memoryview) -> None:
-        self._hash.update(data)
-        self.size += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._out.write(view) :]
-
-    def _copy(self, entry: Entry, fd: int) -> None:
-        """The content in blocks, each hashed while it is in the processor's cache."""
-        self._flush()
-        buffer = bytearray(_CHUNK)
-        view = memoryview(buffer)
-        left = entry.size
+        self.add(entry)
+        offset = self.size + self._held
+        left = size
         while left:
-            got = os.readv(fd, [view[: min(left, _CHUNK)]])
+            if self._held == len(self._buffer):
+                self._make_room()
+            got = os.readv(fd, [self._buffer[self._held : self._held + left]])
             if not got:
                 raise _changed(entry)
-            self._write(view[:got])
+            self._held += got
             left -= got
         if os.read(fd, 1):
             raise _changed(entry)
-        pad = -entry.size % BLOCK
-        self._put(ZERO_BLOCK[:pad], pad)
+        self._put(ZERO_BLOCK[: -size % BLOCK])
+        return offset
+
+    def add_bytes(self, entry: Entry, data: bytes | memoryview) -> int:
+        """Write a regular file whose ``entry.size`` bytes are ``data``; returns the offset of its content."""
+        header = encode_header(entry)
+        size, held = len(data), self._held
+        start = held + len(header)
+        end = start + size
+        padded = end + -size % BLOCK
+        if padded > len(self._buffer):
+            self._put(header)
+            offset = self.size + self._held
+            self._put(data)
+            self._put(ZERO_BLOCK[: -size % BLOCK])
+        else:
+            buffer = self._buffer
+            buffer[held:start] = header
+            buffer[start:end] = data
+            buffer[end:padded] = ZERO_BLOCK[: padded - end]
+            self._held = padded
+            offset = self.size + start
+        self.entries += 1
+        return offset
+
+    def finish(self) -> str:
+        """Write the end of the archive, flush everything to ``out`` and return the digest of the whole stream."""
+        self._put(ZERO_BLOCK + ZERO_BLOCK)
+        self._flush()
+        self._out.flush()
+        return f"sha256:{self._hasher.hexdigest()}"
+
+    def _put(self, data: bytes | memoryview) -> None:
+        while data:
+            if self._held == len(self._buffer):
+                self._make_room()
+            end = min(self._held + len(data), len(self._buffer))
+            count = end - self._held
+            self._buffer[self._held : end] = data[:count]
+            self._held = end
+            data = data[count:]
+
+    def _make_room(self) -> None:
+        """Go on with the other buffer, whose own hashing has ended: the hasher does one piece at a time."""
+        if len(self._buffer) < _BUFFER:
+            larger = memoryview(bytearray(_BUFFER))
+            larger[: self._held] = self._buffer[: self._held]
+            self._buffer = larger
+            return
+        self._flush()
+        other = self._other if self._other is not None else memoryview(bytearray(_BUFFER))
+        self._buffer, self._other = other, self._buffer
+
+    def _flush(self) -> None:
+        """Write and hash what the buffer holds."""
+        full, self._held = self._buffer[: self._held], 0
+        self._hasher.update(full)
+        self.size += len(full)
+        while full:
+            full = full[self._out.write(full) :]
+        if self._fd >= 0 and self.size - self._started >= _WRITEBACK:
+            start_writeback(self._fd, self._started, self.size - self._started)
+            self._started = self.size
 
 
 def encode_header(entry: Entry) -> bytes:
     """The header blocks of an entry: one ustar block, before it a pax header when something does not fit."""
-    name = os.fsencode(entry.name)
-    if entry.type == DIRECTORY:
+    path, kind, mode, uid, gid, size, mtime, linkname, major, minor, xattrs, _ = entry
+    name = os.fsencode(path)
+    if kind == DIRECTORY:
         name = name + b"/" if name else b"./"
-    link = os.fsencode(entry.linkname)
-    uid, gid, size, mtime = entry.uid, entry.gid, entry.size, entry.mtime
+    link = os.fsencode(linkname) if linkname else b""
     records: list[tuple[bytes, bytes]] = []
     prefix = b""
     if len(name) > 100:
@@ -152,31 +184,26 @@ def encode_header(entry: Entry) -> bytes:
     if not 0 <= mtime <= _MAX_OCTAL_11:
         records.append((b"mtime", b"%d" % mtime))
         mtime = 0
-    if entry.xattrs:
-        records.extend(_xattr_records(entry.xattrs))
-    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (entry.mode & 0o7777, uid, gid, size, mtime)
+    if xattrs:
+        records.extend(_xattr_records(xattrs))
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode & 0o7777, uid, gid, size, mtime)
     device = _NO_DEVICE
-    if entry.type in {CHAR_DEVICE, BLOCK_DEVICE}:
-        device = b"%07o\0%07o\0" % (entry.major, entry.minor)
-    block = _block(name, numbers + entry.type, link, device, prefix)
-    return _pax(records, entry.name) + block if records else block
+    if kind in {CHAR_DEVICE, BLOCK_DEVICE}:
+        device = b"%07o\0%07o\0" % (major, minor)
+    block = _block(name, numbers, kind, link=link, device=device, prefix=prefix)
+    return _pax(records, path) + block if records else block
 
 
-def _block(name: bytes, numbers: bytes, link: bytes = b"", device: bytes = _NO_DEVICE, prefix: bytes = b"") -> bytes:
-    """One header block; ``numbers`` are the fields from the mode to the mtime and the type."""
-    checksum = sum(name) + sum(numbers) + sum(link) + sum(device) + sum(prefix) + _MAGIC_SUM
-    return b"".join(
-        (
-            name.ljust(100, b"\0"),
-            numbers[:-1],
-            b"%06o\0 " % checksum,
-            numbers[-1:],
-            link.ljust(100, b"\0"),
-            _MAGIC,
-            device,
-            prefix.ljust(167, b"\0") if prefix else _NO_PREFIX,
-        )
-    )
+def _block(
+    name: bytes, numbers: bytes, kind: bytes, *, link: bytes = b"", device: bytes = _NO_DEVICE, prefix: bytes = b""
+) -> bytes:
+    """One header block; ``numbers`` are the fields from the mode to the mtime."""
+    checksum = sum(name) + sum(numbers) + kind[0] + _USUAL_SUM
+    tail = _USUAL_TAIL
+    if link or prefix or device is not _NO_DEVICE:
+        checksum += sum(link) + sum(device) + sum(prefix) - _NO_DEVICE_SUM
+        tail = b"".join((link.ljust(100, b"\0"), _MAGIC, device, prefix.ljust(167, b"\0")))
+    return b"".join((name.ljust(100, b"\0"), numbers, b"%06o\0 " % checksum, kind, tail))
 
 
 def _split(name: bytes) -> tuple[bytes, bytes]:
@@ -194,8 +221,8 @@ def _xattr_records(xattrs: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
 def _pax(records: list[tuple[bytes, bytes]], name: str) -> bytes:
     body = b"".join(_record(key, value) for key, value in records)
     base = os.fsencode(name.rstrip("/").rpartition("/")[2])[:80]
-    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0x" % (0o644, 0, 0, len(body), 0)
-    header = _block(b"PaxHeaders/" + base, numbers)
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o644, 0, 0, len(body), 0)
+    header = _block(b"PaxHeaders/" + base, numbers, b"x")
     return b"".join((header, body, ZERO_BLOCK[: -len(body) % BLOCK]))
 
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from minidock.drivers import trees, xattrs
-from minidock.drivers.parents import Attributes, Parents, attributes_of, join
+from minidock.drivers.beneath import Attributes, join
+from minidock.drivers.parents import Parents
 from minidock.drivers.tar_format import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, LINK, REGULAR, SYMLINK, Entry, shorten
 from minidock.drivers.whiteouts import OPAQUE, deleted_name, is_marker, set_opaque
 from minidock.errors import ArchiveError
@@ -36,9 +37,9 @@ class Unpacked:
     __slots__ = ("deleted", "opaque", "self_contained")
 
     def __init__(self, parents: Parents) -> None:
-        self.deleted = parents.deleted
-        self.opaque = parents.opaque
-        self.self_contained = parents.self_contained
+        self.deleted = parents.beneath.deleted
+        self.opaque = parents.beneath.opaque
+        self.self_contained = parents.beneath.self_contained
 
 
 def unpack_layer(reader: TarReader, tree_fd: int, below: Callable[[], int] | None) -> Unpacked:
@@ -97,12 +98,11 @@ def _keeping_times(fd: int) -> Iterator[None]:
 
 
 class _Unpacker:
-    __slots__ = ("_below", "_prefix", "_reader", "_tree_fd", "parents")
+    __slots__ = ("_prefix", "_reader", "_tree_fd", "parents")
 
     def __init__(self, reader: TarReader, tree_fd: int, below: Callable[[], int] | None, *, prefix: str | None) -> None:
         self._reader = reader
         self._tree_fd = tree_fd
-        self._below = below
         self._prefix = prefix
         default = Attributes() if prefix is None else Attributes(mtime=None)
         self.parents = Parents(tree_fd, below, default)
@@ -111,8 +111,10 @@ class _Unpacker:
         for entry in self._reader:
             self._add(self._placed(entry) if self._prefix else entry)
         if self._prefix is None:
-            self._finish_root()
-            self.parents.settle_deletions()
+            # A root that the tar does not hold is as it is beneath.
+            if "" not in self.parents.directories:
+                self.parents.directories[""] = self.parents.beneath.root()
+            self.parents.beneath.settle(self._mode_in_root)
         for path, attributes in self.parents.directories.items():
             fd = trees.try_open_directory(self._tree_fd, path)
             if fd >= 0:
@@ -121,33 +123,15 @@ class _Unpacker:
                 finally:
                     os.close(fd)
 
+    def _mode_in_root(self, name: str) -> int | None:
+        status = trees.status_of(name, self._tree_fd)
+        return None if status is None else status.st_mode
+
     def _placed(self, entry: Entry) -> Entry:
         """The entry with its name and hard-link target below the directory that ADD unpacks to."""
         prefix = self._prefix or ""
         link = join(prefix, entry.linkname) if entry.type == LINK else entry.linkname
         return entry._replace(name=join(prefix, entry.name) if entry.name else "", linkname=link)
-
-    def _finish_root(self) -> None:
-        """A root that the tar does not hold is as it is beneath; a root that hides everything deletes by name, as
-        overlayfs never hides below a root."""
-        parents = self.parents
-        if "" not in parents.directories:
-            parents.self_contained = False
-            parents.directories[""] = attributes_of(self._below(), ".") if self._below else Attributes()
-        if "" in parents.opaque and self._below is not None:
-            parents.self_contained = False
-            parents.opaque.discard("")
-            below = trees.open_directory(self._below(), "")
-            try:
-                names = os.listdir(below)
-            finally:
-                os.close(below)
-            for name in names:
-                status = trees.status_of(name, self._tree_fd)
-                if status is None:
-                    parents.deleted.add(name)
-                elif stat.S_ISDIR(status.st_mode):
-                    parents.opaque.add(name)
 
     def _add(self, entry: Entry) -> None:
         name = entry.name
@@ -167,11 +151,11 @@ class _Unpacker:
                 self._make(entry, fd, base, path)
 
     def _mark(self, name: str) -> None:
-        parents = self.parents
+        parents, beneath = self.parents, self.parents.beneath
         directory, _, base = name.rpartition("/")
         if base == OPAQUE and not is_marker(directory):
             _, canonical = parents.enter(directory)
-            parents.opaque.add(canonical)
+            beneath.opaque.add(canonical)
             return
         victim = deleted_name(name)
         if victim is None:
@@ -180,9 +164,9 @@ class _Unpacker:
         fd, canonical = parents.enter(directory)
         status = trees.status_of(base, fd)
         if status is None:
-            parents.deleted.add(join(canonical, base))
+            beneath.deleted.add(join(canonical, base))
         elif stat.S_ISDIR(status.st_mode):
-            parents.opaque.add(join(canonical, base))
+            beneath.opaque.add(join(canonical, base))
 
     def _clear(self, fd: int, base: str, path: str, entry: Entry) -> None:
         """Make room for an entry; a directory stays for a directory's entry."""
@@ -194,7 +178,7 @@ class _Unpacker:
             self.parents.replaced(path)
             os.unlink(base, dir_fd=fd)
             if entry.type == DIRECTORY and self._prefix is None:
-                self.parents.opaque.add(path)
+                self.parents.beneath.opaque.add(path)
 
     def _make(self, entry: Entry, fd: int, base: str, path: str) -> None:
         kind = entry.type
@@ -206,8 +190,8 @@ class _Unpacker:
             self._make_link(entry, fd, base, path)
         else:
             self._make_other(entry, fd, base, path)
-        if kind != DIRECTORY and self.parents.deleted:
-            self.parents.deleted.discard(path)
+        if kind != DIRECTORY and self.parents.beneath.deleted:
+            self.parents.beneath.deleted.discard(path)
 
     def _make_file(self, entry: Entry, dir_fd: int, base: str, path: str) -> None:
         fd = os.open(base, _CREATE, 0o600, dir_fd=dir_fd)
@@ -245,10 +229,11 @@ class _Unpacker:
 
     def _copy_up(self, fd: int, directory: str, name: str) -> os.stat_result | None:
         """Bring a hard link's target from the layers beneath into this one."""
-        below = self.parents.status_below(directory, name)
+        beneath = self.parents.beneath
+        below = beneath.status(directory, name)
         if below is None:
             return None
-        self.parents.self_contained = False
+        beneath.self_contained = False
         status, below_fd = below
         try:
             if not stat.S_ISDIR(status.st_mode):

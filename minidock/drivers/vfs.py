@@ -17,7 +17,8 @@ from minidock.model.steps import TreeMount
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from minidock.drivers.interface import Change, Packed
+    from minidock.drivers.interface import Change
+    from minidock.drivers.packed import Packed
     from minidock.drivers.tar_format import Reader
     from minidock.drivers.unpack import Unpacked
 
@@ -91,7 +92,8 @@ class Vfs(TreeDriver):
                 remove_stubs(tree, below, stubs)
             return pack(tree, below if omit else -1, out, copied=True)
 
-    def adopt(self, diff_ids: Sequence[str], writable: str) -> None:
+    def adopt(self, diff_ids: Sequence[str], writable: str, packed: Packed, *, tar: str) -> None:
+        del packed, tar
         staged = trees.new_directory(writable, "adopted")
         os.rename(f"{writable}/tree", f"{staged}/tree")
         self._layers.publish(staged, self._layers.key(diff_ids, self_contained=False))

@@ -69,6 +69,9 @@ def write(file: str | int, xattrs: Mapping[str, bytes], name: str) -> None:
     for key, value in xattrs.items():
         if not belongs(key):
             continue
+        if key == _VITAL and not value:
+            # The kernel would store it and then fail to read it.
+            raise unsettable(name, errno.EINVAL)
         try:
             if isinstance(file, int):
                 os.setxattr(file, key, value)
@@ -78,7 +81,7 @@ def write(file: str | int, xattrs: Mapping[str, bytes], name: str) -> None:
             if error.errno not in _UNSUPPORTED:
                 raise
             if key == _VITAL:
-                raise ArchiveError(f"the file capability of {name[:100]!r} cannot be set: {error.strerror}") from error
+                raise unsettable(name, error.errno) from error
 
 
 def replace(file: str | int, xattrs: Mapping[str, bytes], name: str) -> None:
@@ -87,3 +90,8 @@ def replace(file: str | int, xattrs: Mapping[str, bytes], name: str) -> None:
         if belongs(old) and old not in xattrs:
             os.removexattr(file, old)
     write(file, xattrs, name)
+
+
+def unsettable(name: str, code: int | None) -> ArchiveError:
+    """The error of the file ``name`` whose capability the kernel refuses with the errno ``code``."""
+    return ArchiveError(f"the file capability of {name[:100]!r} cannot be set: {os.strerror(code or errno.EINVAL)}")

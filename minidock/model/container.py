@@ -118,7 +118,10 @@ def mount_to_json(mount: Mount) -> dict[str, Any]:
 
 
 def record_from_json(value: dict[str, Any]) -> Record:
-    """Read a record; raise CorruptObjectError if a field is missing. Fields of a newer minidock are passed over."""
+    """Read a record; raise CorruptObjectError if a field is missing, or what others go by is no text.
+
+    Fields of a newer minidock are passed over.
+    """
     try:
         fields = _known(value, _RECORD_FIELDS)
         fields["labels"] = tuple(value["labels"].items())
@@ -127,7 +130,11 @@ def record_from_json(value: dict[str, Any]) -> Record:
         settings["labels"] = tuple(value["settings"]["labels"].items())
         settings["mounts"] = tuple(_mount_from_json(m) for m in value["settings"]["mounts"])
         fields["settings"] = Settings(**settings)
-        return Record(**fields)
+        record = Record(**fields)
+        for text in (record.id, record.name, record.image_id, *record.diff_ids):
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r} is not text")
+        return record
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptObjectError(f"the container's record is damaged: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,14 +54,28 @@ def chain_id(diff_ids: Sequence[str]) -> str:
     return chain
 
 
+class Chain:
+    """Layers, lowest first, and the chain IDs of those that somebody asks for, each worked out once."""
+
+    __slots__ = ("_ids", "diff_ids")
+
+    def __init__(self, diff_ids: Sequence[str]) -> None:
+        self.diff_ids = diff_ids
+        self._ids = list(diff_ids[:1])
+
+    def id(self, count: int) -> str:
+        """The chain ID of the lowest ``count`` layers, 1 and more."""
+        while len(self._ids) < count:
+            self._ids.append(chain_id((self._ids[-1], self.diff_ids[len(self._ids)])))
+        return self._ids[count - 1]
+
+
 def _sha256() -> Any:
     """The interpreter's own SHA-256: hashlib loads OpenSSL's, which is faster on much data but costs a start 2 ms."""
-    for module in ("_sha2", "_sha256"):
-        try:
-            return __import__(module).sha256
-        except ImportError:
-            # Python 3.12 has the first, 3.11 the second.
-            continue
-    import hashlib
+    # A module that is not there is looked for in every directory of the path, each time: it is named by the version.
+    try:
+        return __import__("_sha2" if sys.version_info >= (3, 12) else "_sha256").sha256
+    except ImportError:
+        import hashlib
 
-    return hashlib.sha256
+        return hashlib.sha256

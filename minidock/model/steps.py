@@ -28,13 +28,23 @@ class Step(Protocol):
         """Do it. Raises OSError with errno and path, or a MinidockError; ``context`` is the executing unit's own."""
 
 
+class LayerMount(NamedTuple):
+    """A layer mounted from its tarball, once for all who use it: it is ``name`` in the mount namespace that is pinned
+    in the directory ``pin``. ``tar`` is the tarball's path, for people."""
+
+    pin: str
+    name: str
+    tar: str
+
+
 class OverlayMount(NamedTuple):
-    """A kernel overlayfs: ``lowers`` are directories, topmost first; ``upper`` and ``work`` are empty for read-only.
+    """A kernel overlayfs: ``lowers`` are directories and layers, topmost first; ``upper`` and ``work`` are empty for
+    read-only.
 
     A ``volatile`` one's upper directory need not outlive the machine, so nothing waits for the disk.
     """
 
-    lowers: tuple[str, ...]
+    lowers: tuple[str | LayerMount, ...]
     upper: str = ""
     work: str = ""
     volatile: bool = False
@@ -48,3 +58,11 @@ class TreeMount(NamedTuple):
 
 
 RootMount = OverlayMount | TreeMount
+
+
+def decode_root(value: dict[str, Any]) -> RootMount:
+    """A root mount from what JSON made of its ``_asdict``."""
+    if "path" in value:
+        return TreeMount(**value)
+    lowers = tuple(lower if isinstance(lower, str) else LayerMount(*lower) for lower in value["lowers"])
+    return OverlayMount(**{**value, "lowers": lowers})

@@ -12,9 +12,15 @@ from typing import Any
 
 import pytest
 
-from minidock.drivers.interface import Driver, Packed
-from minidock.drivers.registry import NAMES, open_driver
+from minidock.drivers.interface import Driver
+from minidock.drivers.packed import Packed
+from minidock.drivers.registry import open_driver
+from minidock.drivers.tar_reader import TarReader
+from minidock.drivers.tarballs import Tars
 from minidock.kernel import mount
+from minidock.kernel.lowers import close_lowers, open_lowers
+from minidock.kernel.overlay import overlay
+from minidock.kernel.pinned import Pinned
 from minidock.model.steps import OverlayMount
 
 Snapshot = dict[str, tuple[Any, ...]]
@@ -71,9 +77,10 @@ def whole_seconds(tree: Snapshot) -> Snapshot:
 class Stack:
     """One driver, and a chain of layers that grows."""
 
-    def __init__(self, driver: Driver, folder: str) -> None:
+    def __init__(self, driver: Driver, folder: str, blobs: str = "") -> None:
         self.driver = driver
         self.folder = folder
+        self.blobs = blobs or folder
         self.diff_ids: tuple[str, ...] = ()
         self.tars: dict[str, bytes] = {}
         self._count = 0
@@ -95,9 +102,11 @@ class Stack:
         """The merged tree at a path that only this process has."""
         root = self.driver.mounts(self.diff_ids if diff_ids is None else diff_ids, writable)
         if isinstance(root, OverlayMount):
-            fd = mount.overlay(root.lowers, upper=root.upper, work=root.work)
+            lowers = open_lowers(root.lowers)
+            fd = overlay(lowers, upper=root.upper, work=root.work)
+            close_lowers(lowers)
         elif root.read_only:
-            fd = mount.overlay([root.path])
+            fd = overlay([root.path])
         else:
             fd = mount.open_tree(root.path)
         try:
@@ -123,15 +132,32 @@ class Stack:
         packed, tar = self.pack(writable, **options)
         if not packed.empty:
             self.diff_ids = (*self.diff_ids, packed.diff_id)
-            self.tars[packed.diff_id] = tar
-            self.driver.adopt(self.diff_ids, writable)
+            self.driver.adopt(self.diff_ids, writable, packed, tar=self.keep(tar, packed.diff_id))
         return packed
 
-    def unpack(self, tar: bytes, diff_id: str) -> None:
-        """Add a layer from its tar."""
-        self.diff_ids = (*self.diff_ids, diff_id)
+    def keep(self, tar: bytes, diff_id: str) -> str:
+        """Store a tar as a blob; returns its path."""
         self.tars[diff_id] = tar
-        self.driver.unpack(self.diff_ids, io.BytesIO(tar), self.new_folder())
+        path = f"{self.blobs}/{diff_id.removeprefix('sha256:')}"
+        with open(path, "wb") as file:
+            file.write(tar)
+        return path
+
+    def unpack(self, tar: bytes, diff_id: str) -> None:
+        """Add a layer from its tar, as its driver takes it: indexed where it can be, else unpacked."""
+        self.diff_ids = (*self.diff_ids, diff_id)
+        path = self.keep(tar, diff_id)
+        with self.driver.indexer(self.diff_ids) as indexer:
+            index = None
+            if indexer is not None:
+                reader = TarReader(io.BytesIO(tar))
+                for entry in reader:
+                    indexer.add(entry, reader.offset)
+                index = indexer.finish(diff_id=diff_id, tar_size=len(tar))
+        if index is not None:
+            self.driver.publish(self.diff_ids, index, tar=path)
+        else:
+            self.driver.unpack(self.diff_ids, io.BytesIO(tar), self.new_folder())
 
     def view(self, **options: Any) -> Snapshot:
         """The merged tree of the layers."""
@@ -141,7 +167,13 @@ class Stack:
     def layer_tree(self) -> Snapshot:
         """The topmost layer as it lies on disk."""
         root = self.driver.mounts(self.diff_ids, None)
-        return snapshot(root.lowers[0] if isinstance(root, OverlayMount) else root.path)
+        if not isinstance(root, OverlayMount):
+            return snapshot(root.path)
+        lowers = open_lowers(root.lowers[:1])
+        try:
+            return snapshot(lowers[0] if isinstance(lowers[0], str) else f"/proc/self/fd/{lowers[0]}")
+        finally:
+            close_lowers(lowers)
 
 
 class Lab:
@@ -151,17 +183,22 @@ class Lab:
     whole_seconds = staticmethod(whole_seconds)
 
     def __init__(self, name: str, folder: str) -> None:
-        self.name = name
+        self.name, _, form = name.partition("-")
+        self.tarballs = form == "tarball"
         self.folder = folder
         self._count = 0
+        self._pins: list[Pinned] = []
 
-    def stack(self, name: str = "") -> Stack:
+    def stack(self, name: str = "", *, tarballs: bool | None = None) -> Stack:
         self._count += 1
         folder = f"{self.folder}/stack-{self._count}"
-        for sub in ("layers", "tmp"):
+        for sub in ("layers", "tmp", "blobs", "run"):
             os.makedirs(f"{folder}/{sub}")
-        driver = open_driver(name or self.name, f"{folder}/layers", f"{folder}/tmp")
-        return Stack(driver, f"{folder}/tmp")
+        mounted = self.tarballs if tarballs is None else tarballs
+        tars = Tars(f"{folder}/blobs", f"{folder}/run", "tarball") if mounted else None
+        driver = open_driver(name or self.name, f"{folder}/layers", f"{folder}/tmp", tars=tars)
+        self._pins.append(Pinned(f"{folder}/run/layers"))
+        return Stack(driver, f"{folder}/tmp", f"{folder}/blobs")
 
     def rebuilt(self, other: Stack, name: str = "") -> Stack:
         """Another stack's layers unpacked from their tars."""
@@ -171,14 +208,27 @@ class Lab:
         return stack
 
     def clean(self) -> None:
+        self.unpin()
         shutil.rmtree(self.folder)
         os.mkdir(self.folder)
 
+    def unpin(self) -> None:
+        """Let go of what is mounted."""
+        for pin in self._pins:
+            if not os.path.isdir(os.path.dirname(pin.directory)):
+                continue
+            with pin.lock():
+                pin.unpin()
 
-@pytest.fixture(params=NAMES)
-def lab(request: pytest.FixtureRequest, tmp_path: Any) -> Lab:
+
+@pytest.fixture(params=["overlay2", "overlay2-tarball", "vfs"])
+def lab(request: pytest.FixtureRequest, tmp_path: Any, mounts_tarballs: str) -> Iterator[Lab]:
     if os.geteuid() != 0:
         pytest.skip("layers have owners, devices and mounts: the suite needs root")
+    if request.param.endswith("tarball") and mounts_tarballs:
+        pytest.skip(f"layers cannot be mounted from their tarballs: {mounts_tarballs}")
     folder = tmp_path / "lab"
     folder.mkdir()
-    return Lab(request.param, str(folder))
+    made = Lab(request.param, str(folder))
+    yield made
+    made.unpin()

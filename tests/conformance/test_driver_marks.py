@@ -45,7 +45,7 @@ def test_whiteouts_without_a_victim_are_dropped(stack: Any) -> None:
     packed, tar = stack.pack(writable)
     assert _names(tar) == [".", "new"]
     assert packed.deletions == 0
-    assert os.listdir(f"{upper}/new") == []
+    assert packed.sealed or os.listdir(f"{upper}/new") == []
 
 
 def test_an_opaque_mark_above_nothing_is_dropped(stack: Any) -> None:
@@ -55,9 +55,9 @@ def test_an_opaque_mark_above_nothing_is_dropped(stack: Any) -> None:
         os.makedirs(f"{upper}/{name}/inner")
         for path in (name, f"{name}/inner"):
             os.setxattr(f"{upper}/{path}", "trusted.overlay.opaque", b"y")
-    _, tar = stack.pack(writable)
+    packed, tar = stack.pack(writable)
     assert [name for name in _names(tar) if name.endswith("opq")] == ["d/.wh..wh..opq"]
-    assert [path for path, entry in stack_marks(upper).items() if entry] == ["d"]
+    assert packed.sealed or [path for path, entry in stack_marks(upper).items() if entry] == ["d"]
 
 
 def stack_marks(upper: str) -> dict[str, list[str]]:
@@ -77,9 +77,10 @@ def test_overlayfs_own_attributes_go(stack: Any) -> None:
         n.startswith("trusted.overlay.") for n in (*os.listxattr(f"{upper}/d/file"), *os.listxattr(f"{upper}/d"))
     )
     os.setxattr(f"{upper}/s", "trusted.overlay.origin", b"x", follow_symlinks=False)
-    stack.pack(writable)
+    packed, tar = stack.pack(writable)
+    assert b"trusted.overlay" not in tar
     for path in (upper, f"{upper}/d", f"{upper}/d/file", f"{upper}/s"):
-        assert os.listxattr(path, follow_symlinks=False) == []
+        assert packed.sealed or os.listxattr(path, follow_symlinks=False) == []
 
 
 def test_without_omission_marks_stay(stack: Any) -> None:

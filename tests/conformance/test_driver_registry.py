@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from minidock.drivers import registry
 from minidock.drivers.overlay2 import Overlay2
 from minidock.drivers.vfs import Vfs
 from minidock.errors import DriverError
-from minidock.kernel import mount
+from minidock.kernel import mount, overlay
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_a_host_without_overlayfs(folders: tuple[str, str], monkeypatch: pytest.
     def refuse(*args: Any, **options: Any) -> int:
         raise OSError(19, "No such device", "overlay")
 
-    monkeypatch.setattr(mount, "overlay", refuse)
+    monkeypatch.setattr(overlay, "overlay", refuse)
     with pytest.raises(DriverError, match=r"mounts no overlayfs on the file system \w+ .*No such device") as caught:
         registry.open_driver("overlay2", *folders)
     assert caught.value.hint == "drivers that work on this host: vfs"
@@ -91,22 +92,32 @@ def test_folders_that_cannot_be_used(folders: tuple[str, str]) -> None:
         registry.open_driver("vfs", f"{folders[1]}/file", folders[1])
 
 
-def test_overlay2_on_an_overlay_is_refused_and_vfs_works(lab: Any) -> None:
-    """A data root on overlayfs, as in a container: overlayfs takes no upper directory there."""
+@pytest.fixture
+def on_overlay(lab: Any, tmp_path: Path) -> Iterator[str]:
+    """A folder on overlayfs at a real path: of a detached mount nothing can be cloned before Linux 6.15."""
     stack = lab.stack("overlay2")
-    writable = stack.prepared()
-    with stack.mounted(writable) as root:
-        os.mkdir(f"{root}/layers")
-        os.mkdir(f"{root}/tmp")
-        assert registry.working(f"{root}/tmp") == ["vfs"]
-        inner = registry.open_driver("vfs", f"{root}/layers", f"{root}/tmp")
-        assert isinstance(inner, Vfs)
-        made = type(stack)(inner, f"{root}/tmp")
-        made.edit(lambda path: [os.mkdir(f"{path}/d"), os.mkdir(f"{path}/d/gone")])
-        made.edit(lambda path: os.rmdir(f"{path}/d/gone"))
-        again = type(stack)(registry.open_driver("vfs", f"{root}/layers", f"{root}/tmp"), made.new_folder())
-        for key in list(inner.keys()):
-            inner.remove(key)
-        for diff_id in made.diff_ids:
-            again.unpack(made.tars[diff_id], diff_id)
-        assert list(again.view()) == ["", "d"]
+    folder = tmp_path / "on-overlay"
+    folder.mkdir()
+    with stack.mounted(stack.prepared()) as tree:
+        mount.move_mount(int(os.path.basename(tree)), str(folder))
+        yield str(folder)
+        mount.umount2(str(folder), mount.MNT_DETACH)
+
+
+def test_overlay2_on_an_overlay_is_refused_and_vfs_works(lab: Any, on_overlay: str) -> None:
+    """A data root on overlayfs, as in a container: overlayfs takes no upper directory there."""
+    root, stack = on_overlay, lab.stack("overlay2")
+    os.mkdir(f"{root}/layers")
+    os.mkdir(f"{root}/tmp")
+    assert registry.working(f"{root}/tmp") == ["vfs"]
+    inner = registry.open_driver("vfs", f"{root}/layers", f"{root}/tmp")
+    assert isinstance(inner, Vfs)
+    made = type(stack)(inner, f"{root}/tmp")
+    made.edit(lambda path: [os.mkdir(f"{path}/d"), os.mkdir(f"{path}/d/gone")])
+    made.edit(lambda path: os.rmdir(f"{path}/d/gone"))
+    again = type(stack)(registry.open_driver("vfs", f"{root}/layers", f"{root}/tmp"), made.new_folder())
+    for key in list(inner.keys()):
+        inner.remove(key)
+    for diff_id in made.diff_ids:
+        again.unpack(made.tars[diff_id], diff_id)
+    assert list(again.view()) == ["", "d"]

@@ -1,0 +1,186 @@
+"""Layers mounted straight from their tarballs: an index for each, and one mount that all its users share.
+
+An index is a cache of its tarball: ``<64 hex digits>.idx``, named by the layer's diff ID, or by its chain ID where what
+it holds depends on the layers beneath. It is written to a file without a name that is then linked, so that nothing
+half-made is ever seen; one that a power failure tore is found by its checksum before it is mounted, and made again.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from minidock.drivers import index_file, trees
+from minidock.drivers.packed import Sealed
+from minidock.errors import CorruptObjectError
+from minidock.kernel import erofs
+from minidock.kernel.pinned import Pinned
+from minidock.model.digest import Chain, chain_id, hex_of, is_id
+from minidock.model.steps import LayerMount
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from minidock.drivers.layer_tree import LayerTree
+
+_SUFFIX = ".idx"
+
+
+class Tars(NamedTuple):
+    """Where tarballs lie and how layers are used: ``blobs`` holds each under the 64 digits of its diff ID, ``run`` is
+    lost at a reboot; ``form`` is auto, tarball or tree, and ``loop`` allows loop devices where files cannot be mounted.
+    """
+
+    blobs: str
+    run: str
+    form: str = "auto"
+    loop: bool = False
+
+
+class Tarballs:
+    """The indexes in ``directory`` and the mounts of what is in use."""
+
+    __slots__ = ("_loop", "directory", "pin", "tars")
+
+    def __init__(self, directory: str, tars: Tars) -> None:
+        self.directory = directory
+        self.tars = tars.blobs
+        self.pin = Pinned(f"{tars.run}/layers")
+        self._loop = tars.loop
+
+    def initialise(self) -> None:
+        """Make the directory. Raises OSError."""
+        os.makedirs(self.directory, 0o700, exist_ok=True)
+
+    def find(self, chain: Chain, count: int, mounted: Collection[str] = ()) -> str:
+        """The name of the index of the layer ``count`` (1 is the lowest) if it is there and whole, else "".
+
+        What is ``mounted`` was read to its end before; anything else is now. Raises OSError.
+        """
+        diff_id = chain.diff_ids[count - 1]
+        for key in _names(chain, count):
+            path = self.path(key)
+            try:
+                header = index_file.peek(path) if key in mounted else self._checked(path, diff_id)
+            except (FileNotFoundError, CorruptObjectError):
+                continue
+            if header.self_contained or count == 1 or key != hex_of(diff_id):
+                return key
+        return ""
+
+    def publish(self, diff_ids: Sequence[str], sealed: Sealed, *, tar: str) -> None:
+        """Let ``sealed`` be the index of the topmost layer, and mount it with its tarball, which lies at ``tar`` now.
+
+        One that is there already stays, unless it is damaged. Raises OSError.
+        """
+        self.initialise()
+        key = hex_of(diff_ids[-1] if sealed.self_contained else chain_id(diff_ids))
+        path = self.path(key)
+        try:
+            _link(self.directory, key + _SUFFIX, sealed.data)
+        except FileExistsError:
+            if self.find(Chain(diff_ids), len(diff_ids)) != key:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+                _link(self.directory, key + _SUFFIX, sealed.data)
+        self._mount({key: tar})
+
+    def share(self, diff_ids: Sequence[str], keys: Sequence[str]) -> bool:
+        """Mount those of the layers that nobody uses yet; whether there were any. Raises OSError."""
+        there = self.pin.names()
+        tars = {
+            key: f"{self.tars}/{hex_of(diff_id)}"
+            for diff_id, key in zip(diff_ids, keys, strict=True)
+            if key and key not in there
+        }
+        if tars:
+            self._mount(tars)
+        return bool(tars)
+
+    def lower(self, diff_id: str, key: str) -> LayerMount:
+        return LayerMount(self.pin.directory, key, f"{self.tars}/{hex_of(diff_id)}")
+
+    def keys(self) -> list[str]:
+        """Every name that has an index or a mount."""
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            names = []
+        found = {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
+        return sorted(key for key in found | self.pin.names() if is_id(key))
+
+    def remove(self, key: str) -> None:
+        """Remove an index and unmount the layer; who uses it keeps it until then. Raises OSError."""
+        if key in self.pin.names():
+            with self.pin.lock():
+                self.pin.detach(key)
+        with suppress(FileNotFoundError):
+            os.unlink(self.path(key))
+
+    def usage(self, diff_ids: Sequence[str]) -> int:
+        """Bytes on disk of the topmost layer's index."""
+        for key in _names(Chain(diff_ids), len(diff_ids)):
+            with suppress(FileNotFoundError):
+                return os.stat(self.path(key)).st_blocks * 512
+        return 0
+
+    def rest(self, keep: Collection[str], *, seconds: float) -> None:
+        """Unmount what was not used for that long and is not named in ``keep``. Raises OSError."""
+        idle = [key for key in self.pin.idle(seconds) if key not in keep]
+        if idle:
+            with self.pin.lock():
+                for key in idle:
+                    self.pin.detach(key)
+
+    def path(self, key: str) -> str:
+        return f"{self.directory}/{key}{_SUFFIX}"
+
+    def _checked(self, path: str, diff_id: str) -> index_file.Header:
+        size = os.stat(f"{self.tars}/{hex_of(diff_id)}").st_size
+        return index_file.load(path, diff_id=diff_id, tar_size=size)
+
+    def _mount(self, tars: dict[str, str]) -> None:
+        """Mount each layer that is not mounted yet with the tarball that is given for it."""
+        with self.pin.lock():
+            there = self.pin.names()
+            for key, tar in tars.items():
+                if key not in there:
+                    fd = erofs.mount(self.path(key), tar, loop=self._loop)
+                    try:
+                        self.pin.attach(key, fd)
+                    finally:
+                        os.close(fd)
+
+
+def _names(chain: Chain, count: int) -> Iterator[str]:
+    yield hex_of(chain.diff_ids[count - 1])
+    if count > 1:
+        yield hex_of(chain.id(count))
+
+
+def seal(tree: LayerTree, *, diff_id: str, tar_size: int) -> Sealed:
+    """The index of a layer whose entries are all in ``tree``. Raises InexpressibleError.
+
+    What was built is read again by the strict reader before anybody, the kernel above all, is given it.
+    """
+    from minidock.drivers import erofs_reader, erofs_writer
+
+    image = erofs_writer.build(tree.finish(), tar_size=tar_size)
+    erofs_reader.read(image, tar_size=tar_size)
+    data = index_file.seal(image, diff_id=diff_id, tar_size=tar_size, self_contained=tree.self_contained)
+    return Sealed(data, tree.self_contained)
+
+
+def _link(directory: str, name: str, data: bytes) -> None:
+    """Write a file that appears whole or not at all. Raises FileExistsError, OSError."""
+    fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o400)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        with trees.opened(directory) as parent:
+            # By dst_dir_fd alone os.link calls linkat(2), which follows the link in /proc to the file.
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=parent, follow_symlinks=True)
+    finally:
+        os.close(fd)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from minidock.errors import ArchiveError, CorruptObjectError, StoreError
 from minidock.kernel import mount
+from minidock.kernel.lowers import close_lowers, open_lowers
+from minidock.kernel.overlay import overlay
 from minidock.model.digest import chain_id, hex_of
 from minidock.model.oci import LAYER_TAR, Descriptor
 from minidock.model.steps import OverlayMount, RootMount
@@ -19,11 +22,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from hashlib import _Hash as Hash
 
+    from minidock.drivers.compose import Composer
     from minidock.drivers.compression import Plain
     from minidock.drivers.interface import Change, Driver
+    from minidock.drivers.packed import Packed
+    from minidock.drivers.verify import Flaw
     from minidock.log import Log
     from minidock.store.blobs import Blobs
     from minidock.store.layout import DataRoot
+
+
+# A layer's mount is let go when nobody used it for an hour; whether there are such is looked at every ten minutes.
+_UNUSED = 3600
+_REST_EVERY = 600
+
+
+class Composed:
+    """A layer on the way: entries go to ``composer``, in the order of a layer's tar; ``layer`` is what came of it, None
+    when there were none."""
+
+    __slots__ = ("composer", "layer")
+
+    def __init__(self, composer: Composer) -> None:
+        self.composer = composer
+        self.layer: Descriptor | None = None
 
 
 class Rootfs:
@@ -42,14 +64,18 @@ class Rootfs:
         self.log = log
 
     def ensure(self, diff_ids: Sequence[str]) -> None:
-        """Unpack the layers that are not here yet; of several callers at once, one does the work and the others wait.
+        """Have the layers ready to be mounted: index or unpack those that are not here yet; of several callers at once,
+        one does the work and the others wait.
 
         Raises CorruptObjectError when a layer's tar is missing or not what its digest says, ArchiveError.
         """
-        for count in range(1, len(diff_ids) + 1):
-            chain = diff_ids[:count]
-            if not self.driver.has(chain):
-                self._unpack(chain)
+        with _explained("find the layers"):
+            missing = self.driver.missing(diff_ids)
+        for count in missing:
+            self._make(diff_ids[:count])
+        with _explained("mount the layers"):
+            if self.driver.share(diff_ids):
+                self._let_rest()
 
     def prepare(self, diff_ids: Sequence[str], writable_dir: str) -> None:
         """Put a fresh writable layer above the layers, which are here, into the directory."""
@@ -90,9 +116,9 @@ class Rootfs:
         """The writable layer as a layer above ``diff_ids``: None when it differs in nothing.
 
         The tar is stored as a blob, by ``store`` (a file in ``staging`` and its digest) if given, ``Blobs.adopt`` else,
-        and the tree becomes the driver's layer; a layer that is here already is not stored again. ``staging`` leans on
-        it until the caller has named it in an image. ``stubs`` and ``omit`` are as in ``Driver.pack``. The writable
-        layer is used up. Raises ArchiveError for what a layer cannot hold.
+        and becomes the driver's layer; a layer that is here already is not stored again. ``staging`` leans on it until
+        the caller has named it in an image. ``stubs`` and ``omit`` are as in ``Driver.pack``. The writable layer is
+        used up. Raises ArchiveError for what a layer cannot hold.
         """
         path = f"{staging.path}/layer-{os.urandom(8).hex()}.tar"
         with _explained("store the layer"):
@@ -101,11 +127,54 @@ class Rootfs:
             if packed.empty:
                 os.unlink(path)
                 return None
-            chain = (*diff_ids, packed.diff_id)
-            staging.lean_on({packed.diff_id, chain_id(chain)})
+            chain = self._lean(diff_ids, packed, staging)
+            self.driver.adopt(chain, writable_dir, packed, tar=self._lies(packed.diff_id, path))
             (store or self.blobs.adopt)(path, packed.diff_id)
-            self.driver.adopt(chain, writable_dir)
         return Descriptor(LAYER_TAR, packed.diff_id, packed.size)
+
+    @contextmanager
+    def compose(
+        self, diff_ids: Sequence[str], staging: Staging, *, store: Callable[[str, str], None] | None = None
+    ) -> Iterator[Composed | None]:
+        """Write a layer above ``diff_ids``, which are here, entry by entry and without a writable layer; None where the
+        driver cannot do that. When the context ends without an exception, ``Composed.layer`` is what ``commit`` gives.
+        """
+        path = f"{staging.path}/layer-{os.urandom(8).hex()}.tar"
+        with open(path, "xb", buffering=0) as out, self.driver.compose(diff_ids, out) as composer:
+            if composer is None:
+                os.unlink(path)
+                yield None
+                return
+            composed = Composed(composer)
+            try:
+                yield composed
+                packed = composer.finish()
+            except BaseException:
+                os.unlink(path)
+                raise
+        if packed.empty:
+            os.unlink(path)
+            return
+        with _explained("store the layer"):
+            chain = self._lean(diff_ids, packed, staging)
+            if packed.sealed is not None:
+                self.driver.publish(chain, packed.sealed, tar=self._lies(packed.diff_id, path))
+                (store or self.blobs.adopt)(path, packed.diff_id)
+            else:
+                # It has to be unpacked, and that is done from the blob.
+                self.blobs.adopt(path, packed.diff_id)
+        composed.layer = Descriptor(LAYER_TAR, packed.diff_id, packed.size)
+
+    def _lies(self, diff_id: str, path: str) -> str:
+        """Where to mount a tar from: the blob where there is one already, since the new file will go then."""
+        return self.blobs.path(diff_id) if self.blobs.has(diff_id) else path
+
+    def _lean(self, diff_ids: Sequence[str], packed: Packed, staging: Staging) -> tuple[str, ...]:
+        chain = (*diff_ids, packed.diff_id)
+        staging.lean_on({packed.diff_id, chain_id(chain)})
+        if packed.problem:
+            self.log.debug(f"unpack layer {packed.diff_id}: no index can hold it: {packed.problem}")
+        return chain
 
     def import_layer(self, tar: BinaryIO, staging: Staging) -> Descriptor:
         """Store a tar stream, plain or compressed with gzip, bzip2 or xz, as a layer's plain tar.
@@ -116,15 +185,19 @@ class Rootfs:
         from minidock.drivers.tar_reader import TarReader
 
         path = f"{staging.path}/import-{os.urandom(8).hex()}.tar"
-        with _explained("store the archive"):
+        with _explained("store the archive"), self.driver.indexer() as indexer:
             with open(path, "xb") as out:
                 tee = _Tee(compression.Plain(tar), out)
                 reader = TarReader(tee)
-                for _ in reader:
-                    continue
+                for entry in reader:
+                    if indexer is not None:
+                        indexer.add(entry, reader.offset)
             if not reader.ended:
                 raise ArchiveError("the tar stream is truncated: it has no end-of-archive mark")
             staging.lean_on([tee.digest])
+            index = None if indexer is None else indexer.finish(diff_id=tee.digest, tar_size=tee.size)
+            if index is not None:
+                self.driver.publish([tee.digest], index, tar=self._lies(tee.digest, path))
             self.blobs.adopt(path, tee.digest)
         return Descriptor(LAYER_TAR, tee.digest, tee.size)
 
@@ -146,21 +219,68 @@ class Rootfs:
         with _explained("compare the writable layer"):
             return list(self.driver.changes(diff_ids, writable_dir))
 
+    def verify(self, diff_ids: Sequence[str]) -> list[Flaw]:
+        """What is wrong with what the driver has of the topmost layer, whose tarball is here and whole.
+
+        Raises ArchiveError when that is no layer.
+        """
+        with _explained(f"check the layer {diff_ids[-1]}"), self.blobs.open(diff_ids[-1]) as file:
+            return self.driver.verify(diff_ids, file)
+
+    def discard(self, flaw: Flaw) -> None:
+        """Remove what ``verify`` found; it is made again when it is next needed."""
+        with _explained("remove what is damaged of a layer"):
+            self.driver.discard(flaw)
+
     def settle(self) -> None:
         """Put the unpacked layers on disk. Without it they are correct until the next boot and made again after it."""
         with _explained("write the layers out"):
             self.driver.settle()
 
-    def _unpack(self, chain: Sequence[str]) -> None:
+    def _make(self, chain: Sequence[str]) -> None:
         lock = f"{self.root.run}/unpack-{self.driver.name}-{hex_of(chain_id(chain))}.lock"
         with _explained(f"unpack the layer {chain[-1]}"):
             os.makedirs(self.root.run, 0o700, exist_ok=True)
             with locks.exclusive(lock), Staging(self.root, "unpack") as staging:
-                if self.driver.has(chain):
-                    return
-                self.log.debug(f"unpack layer {chain[-1]}")
-                with self.blobs.open(chain[-1]) as file:
-                    self.driver.unpack(chain, _Verified(file, chain[-1]), staging.path)
+                if not self.driver.has(chain) and not self._index(chain):
+                    self.log.debug(f"unpack layer {chain[-1]}")
+                    with self.blobs.open(chain[-1]) as file:
+                        self.driver.unpack(chain, _Verified(file, chain[-1]), staging.path)
+
+    def _index(self, chain: Sequence[str]) -> bool:
+        """Make the index of a layer's tar, if it can be mounted so."""
+        from minidock.drivers.tar_reader import TarReader
+
+        with self.driver.indexer(chain) as indexer:
+            if indexer is None:
+                return False
+            with self.blobs.open(chain[-1]) as file:
+                reader = TarReader(_Verified(file, chain[-1]))
+                for entry in reader:
+                    indexer.add(entry, reader.offset)
+                size = os.fstat(file.fileno()).st_size
+            index = indexer.finish(diff_id=chain[-1], tar_size=size)
+        if index is None:
+            self.log.debug(f"unpack layer {chain[-1]}: no index can hold it: {indexer.problem}")
+            return False
+        self.log.debug(f"index layer {chain[-1]}")
+        self.driver.publish(chain, index, tar=self.blobs.path(chain[-1]))
+        return True
+
+    def _let_rest(self) -> None:
+        """Now and then, when a layer is mounted that was not, let go of those that no container has and nobody used for
+        long: what is mounted would else only grow until the next boot."""
+        stamp = f"{self.root.run}/layers.rested"
+        try:
+            if time.time() - os.stat(stamp).st_mtime < _REST_EVERY:
+                return
+        except FileNotFoundError:
+            pass
+        with open(stamp, "wb"):
+            pass
+        from minidock.store.collector import contained
+
+        self.driver.rest(contained(self.root), seconds=_UNUSED)
 
 
 def is_archive(stream: BinaryIO) -> bool:
@@ -221,9 +341,14 @@ def _sha256() -> Hash:
 def _open_mount(root: RootMount) -> int:
     """A detached mount of a root file system."""
     if isinstance(root, OverlayMount):
-        return mount.overlay(root.lowers, upper=root.upper, work=root.work, volatile=root.volatile)
+        lowers = open_lowers(root.lowers)
+        try:
+            mixed = any(isinstance(lower, int) for lower in lowers)
+            return overlay(lowers, upper=root.upper, work=root.work, volatile=root.volatile, xino=mixed)
+        finally:
+            close_lowers(lowers)
     if root.read_only:
-        return mount.overlay([root.path])
+        return overlay([root.path])
     return mount.open_tree(root.path)
 
 

@@ -16,6 +16,15 @@ from typing import Any
 
 import pytest
 
+from minidock.drivers.forms import probe
+from minidock.drivers.registry import open_driver
+from minidock.drivers.tarballs import Tars
+from minidock.kernel.pinned import Pinned
+from minidock.log import Log
+from minidock.rootfs import Rootfs
+from minidock.store.blobs import Blobs
+from minidock.store.layout import DataRoot
+
 HERE = Path(__file__).resolve().parent
 COMMAND = Path(sys.executable).with_name("minidock")
 NEEDS_ROOT = ("integration", "conformance")
@@ -40,9 +49,13 @@ class Minidock:
 
     command = str(COMMAND)
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, layers: str = "auto") -> None:
         self.root = root
-        self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "MINIDOCK_CONFIG": "/dev/null"}
+        config = Path("/dev/null")
+        if layers != "auto":
+            config = root.with_name(f"{root.name}.toml")
+            config.write_text(f'layers = "{layers}"\n')
+        self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "MINIDOCK_CONFIG": str(config)}
 
     def __call__(
         self,
@@ -96,7 +109,16 @@ class Minidock:
         containers = self("ps", "-aq", status=None).stdout.split()
         if containers:
             self("rm", "-f", "-v", *containers, status=None)
+        unpin(DataRoot(str(self.root)))
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def unpin(root: DataRoot) -> None:
+    """Let go of the layers that are mounted for a data root."""
+    if os.path.isdir(root.run):
+        pinned = Pinned(f"{root.run}/layers")
+        with pinned.lock():
+            pinned.unpin()
 
 
 @pytest.fixture(scope="session")
@@ -116,14 +138,50 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     minidock.close()
 
 
+@pytest.fixture(scope="session")
+def mounts_tarballs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Why this kernel cannot mount layers from their tarballs, "" if it can."""
+    return probe(str(tmp_path_factory.mktemp("probe")))
+
+
 @pytest.fixture
-def minidock(busybox_root: Path, tmp_path: Path) -> Iterator[Minidock]:
+def layers() -> str:
+    """The form of layers that the command uses; a module that tests both forms overrides it with parameters."""
+    return "auto"
+
+
+@pytest.fixture
+def minidock(busybox_root: Path, tmp_path: Path, layers: str, mounts_tarballs: str) -> Iterator[Minidock]:
     """The command on a data root of the test's own that holds the busybox image."""
+    if layers == "tarball" and mounts_tarballs:
+        pytest.skip(f"layers cannot be mounted from their tarballs: {mounts_tarballs}")
     root = tmp_path / "root"
     subprocess.run(["cp", "-a", busybox_root, root], check=True)
-    command = Minidock(root)
+    command = Minidock(root, layers=layers)
     yield command
     command.close()
+
+
+STORAGES = ("overlay2", "overlay2-tarball", "vfs")
+
+
+@pytest.fixture
+def open_storage(mounts_tarballs: str) -> Iterator[Callable[[DataRoot, str], Rootfs]]:
+    """Open the root file systems of a data root with one of STORAGES; what is mounted for them goes with the test."""
+    roots = []
+
+    def open_rootfs(root: DataRoot, storage: str, log: Log | None = None) -> Rootfs:
+        name, _, form = storage.partition("-")
+        if form and mounts_tarballs:
+            pytest.skip(f"layers cannot be mounted from their tarballs: {mounts_tarballs}")
+        roots.append(root)
+        tars = Tars(root.blobs, root.run, form or "tree")
+        driver = open_driver(name, root.layers, root.tmp, tars=tars)
+        return Rootfs(root, driver, Blobs(root), log or Log())
+
+    yield open_rootfs
+    for root in roots:
+        unpin(root)
 
 
 @pytest.fixture

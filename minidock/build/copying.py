@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidock.build.accounts import owner_in
 from minidock.build.cache import Key, make_key
+from minidock.build.direct import compose
 from minidock.build.selection import Selection, content_digest, open_unchanged, select
 from minidock.build.tree import SourceTree, is_pattern, named_paths, real_path
 from minidock.build.writer import (
@@ -140,14 +141,22 @@ class CopyStep:
 
     def perform(self, work: StepWork) -> Collection[str]:
         selections = self._select(work)
+        archives = [selection for selection in selections if self._is_archive(selection)]
+        if not archives and compose(work, self.destination, self._look, selections=selections, heredocs=self.heredocs):
+            return ()
         with work.open_root() as root:
-            look = Look(owner_in(root, self._owner) if self._owner else None, self._mode)
+            look = self._look(root)
             for selection in selections:
-                if not self._unpacked(selection, root, look, work):
+                if selection in archives:
+                    self._unpack(selection, root, look, work)
+                else:
                     self._copy(selection, root, look)
             for heredoc in self.heredocs:
                 self._write_heredoc(heredoc, root, look)
         return ()
+
+    def _look(self, root: int) -> Look:
+        return Look(owner_in(root, self._owner) if self._owner else None, self._mode)
 
     def _select(self, work: StepWork) -> list[Selection]:
         if self._selected is None:
@@ -174,32 +183,29 @@ class CopyStep:
         finally:
             os.close(target.fd)
 
-    def _unpacked(self, selection: Selection, root: int, look: Look, work: StepWork) -> bool:
-        """Unpack a file that is an archive, if this step does that."""
+    def _is_archive(self, selection: Selection) -> bool:
+        """Whether a selection is an archive that this step unpacks. Raises ArchiveError for one that it can't."""
         if self.unpack is False or selection.is_directory:
             return False
-        group = selection.groups[0]
-        source = selection.open_group(group)
-        try:
-            file = open_unchanged(group.entries[0], source)
-        finally:
-            os.close(source)
-        with open(file, "rb") as archive:
+        with _open_file(selection) as archive:
             if archive.read(len(_ZSTD)) == _ZSTD:
                 raise ArchiveError(
                     f"{selection.name} is compressed with zstd, which ADD does not unpack yet", hint=_INSTEAD
                 )
-            if not is_archive(archive):
-                if self.unpack:
-                    raise ArchiveError(f"{selection.name} is not a tar archive", hint=_INSTEAD)
-                return False
+            if is_archive(archive):
+                return True
+        if self.unpack:
+            raise ArchiveError(f"{selection.name} is not a tar archive", hint=_INSTEAD)
+        return False
+
+    def _unpack(self, selection: Selection, root: int, look: Look, work: StepWork) -> None:
+        with _open_file(selection) as archive:
             if look == Look():
                 directory = destination_path(root, self.destination)
                 os.close(make_directories(root, directory, look))
                 work.extract(archive, root, directory)
             else:
                 self._copy(_extracted(archive, work), root, look)
-        return True
 
     def _write_heredoc(self, heredoc: Heredoc, root: int, look: Look) -> None:
         target = open_target(root, self.destination, heredoc.name, look)
@@ -207,6 +213,16 @@ class CopyStep:
             write_file(target.fd, target.name, heredoc.body.encode("utf-8", "surrogateescape"), look)
         finally:
             os.close(target.fd)
+
+
+def _open_file(selection: Selection) -> BinaryIO:
+    """The one file of a selection, which has not changed since it was listed."""
+    group = selection.groups[0]
+    source = selection.open_group(group)
+    try:
+        return open(open_unchanged(group.entries[0], source), "rb")
+    finally:
+        os.close(source)
 
 
 def _printable(name: str) -> str:

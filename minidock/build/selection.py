@@ -12,6 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from minidock.build.contents import Contents
 from minidock.build.tree import DIRECTORY_FLAGS, open_real
 from minidock.errors import MinidockError
 
@@ -56,7 +57,7 @@ class Selection:
         self.is_directory = is_directory
         self.groups = groups
         self.xattrs: dict[str, dict[str, bytes]] = {}
-        self.held: dict[str, bytes] = {}
+        self.held: dict[str, memoryview] = {}
 
     @property
     def base(self) -> str:
@@ -173,70 +174,77 @@ def content_digest(selection: Selection, *, hold: int = 0) -> str:
     for group in selection.groups:
         fd = selection.open_group(group)
         try:
-            for entry in group.entries:
-                digester.add(fd, entry, join(group.path, entry.name))
+            digester.add(fd, group)
         finally:
             os.close(fd)
-    return digester.digest.hexdigest()
+    return digester.hexdigest()
 
 
 class _Digester:
-    __slots__ = ("block", "digest", "hold", "links", "selection")
+    __slots__ = ("_contents", "_heads", "_links", "_selection")
 
     def __init__(self, selection: Selection, hold: int) -> None:
-        self.selection = selection
-        self.hold = hold
-        self.digest = hashlib.sha256()
-        self.links: dict[tuple[int, int], str] = {}
-        self.block = memoryview(bytearray(BLOCK))
+        sizes = [entry.status.st_size for group in selection.groups for entry in group.entries if _is_small(entry)]
+        self._contents = Contents(small=SMALL, expected=sum(sizes), hold=hold)
+        self._selection = selection
+        self._heads = hashlib.sha256()
+        self._links: dict[tuple[int, int], str] = {}
 
-    def add(self, directory: int, entry: Entry, path: str) -> None:
-        status, mode = entry.status, entry.status.st_mode
-        if not stat.S_ISREG(mode):
-            device = status.st_rdev if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else 0
-            shown = stat.S_IFLNK if stat.S_ISLNK(mode) else mode
-            xattrs = read_xattrs(f"/proc/self/fd/{directory}/{entry.name}")
-            self._header(path, shown, status, f"{device} {entry.link}", xattrs)
-            return
+    def add(self, directory: int, group: Group) -> None:
+        prefix = f"{group.path}/" if group.path else ""
+        heads: list[bytes] = []
+        for entry in group.entries:
+            path = prefix + entry.name
+            if stat.S_ISREG(entry.status.st_mode):
+                heads.append(self._file(directory, entry, path))
+            else:
+                xattrs = read_xattrs(f"/proc/self/fd/{directory}/{entry.name}")
+                heads.append(self._head(path, entry, 0, entry.link, xattrs))
+        self._heads.update(b"".join(heads))
+
+    def hexdigest(self) -> str:
+        """The heads say where each content ends, so that one digest of all contents will do."""
+        return hashlib.sha256(self._heads.digest() + self._contents.digest()).hexdigest()
+
+    def _file(self, directory: int, entry: Entry, path: str) -> bytes:
+        status = entry.status
         fd = open_unchanged(entry, directory)
         try:
-            first = self.links.setdefault((status.st_dev, status.st_ino), path) if status.st_nlink > 1 else path
-            linked = "" if first == path else first
-            self._header(path, mode, status, f"{status.st_size} {linked}", read_xattrs(fd))
-            if not linked:
-                self._content(fd, entry, path)
+            xattrs = read_xattrs(fd)
+            if status.st_nlink > 1:
+                first = self._links.setdefault((status.st_dev, status.st_ino), path)
+                if first != path:
+                    return self._head(path, entry, status.st_size, first, xattrs)
+            content = self._contents.read(fd, status.st_size)
+            if content is not None:
+                self._selection.held[path] = content
+            return self._head(path, entry, status.st_size, "", xattrs)
+        except EOFError:
+            raise changed(entry) from None
         finally:
             os.close(fd)
 
-    def _header(self, path: str, mode: int, status: os.stat_result, rest: str, xattrs: dict[str, bytes]) -> None:
-        uid, gid = (status.st_uid, status.st_gid) if self.selection.tree.keep_owner else (0, 0)
-        named = os.fsencode(path) if self.selection.is_directory else b""
-        fields = os.fsencode(f"{mode:o} {uid} {gid} {rest}")
-        head = b"%d %d %d\0%b\0%b" % (len(named), len(fields), len(xattrs), named, fields)
+    def _head(self, path: str, entry: Entry, size: int, link: str, xattrs: dict[str, bytes]) -> bytes:
+        """All but the content; ``link`` is a symbolic link's target, or the path of the same file given before."""
+        selection, status = self._selection, entry.status
+        mode = status.st_mode
+        named = os.fsencode(path) if selection.is_directory else b""
+        owner = (status.st_uid, status.st_gid) if selection.tree.keep_owner else (0, 0)
+        kind = stat.S_IFMT(mode)
+        device = status.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
+        shown = kind if kind == stat.S_IFLNK else mode
+        fields = (shown, *owner, size, device, len(xattrs), named, os.fsencode(link) if link else b"")
+        head = b"%o %d %d %d %d %d\0%b\0%b\0" % fields
         if xattrs:
-            self.selection.xattrs[path] = xattrs
+            selection.xattrs[path] = xattrs
             for name, value in sorted(xattrs.items()):
-                head += b"%d %b\0%b" % (len(value), os.fsencode(name), value)
-        self.digest.update(head)
+                head += b"%b\0%d %b" % (os.fsencode(name), len(value), value)
+        return head
 
-    def _content(self, fd: int, entry: Entry, path: str) -> None:
-        size = entry.status.st_size
-        if size <= SMALL:
-            data = os.read(fd, size + 1)
-            if len(data) != size:
-                raise changed(entry)
-            self.digest.update(data)
-            if size <= self.hold:
-                self.hold -= size
-                self.selection.held[path] = data
-            return
-        left = size
-        while left > 0:
-            count = os.readv(fd, [self.block])
-            if count == 0 or count > left:
-                raise changed(entry)
-            self.digest.update(self.block[:count])
-            left -= count
+
+def _is_small(entry: Entry) -> bool:
+    """Whether it is a file that is read at once, and may be held."""
+    return stat.S_ISREG(entry.status.st_mode) and entry.status.st_size <= SMALL
 
 
 def open_unchanged(entry: Entry, directory: int) -> int:
@@ -245,11 +253,19 @@ def open_unchanged(entry: Entry, directory: int) -> int:
         fd = _open_quietly(entry.name, directory)
     except FileNotFoundError:
         raise changed(entry) from None
+    try:
+        check_unchanged(fd, entry)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_unchanged(fd: int, entry: Entry) -> None:
+    """Raise MinidockError if an open file is not, or no more, the one that the walk saw."""
     now, then = os.fstat(fd), entry.status
     if now.st_ino != then.st_ino or now.st_size != then.st_size or now.st_mtime_ns != then.st_mtime_ns:
-        os.close(fd)
         raise changed(entry)
-    return fd
 
 
 def _open_quietly(name: str, directory: int) -> int:
@@ -275,7 +291,9 @@ def read_xattrs(target: int | str) -> dict[str, bytes]:
         if error.errno != errno.ENOTSUP:
             raise
         return {}
-    return {name: os.getxattr(target, name, follow_symlinks=follow) for name in names if _kept(name)} if names else {}
+    if not names:
+        return {}
+    return {name: os.getxattr(target, name, follow_symlinks=follow) for name in names if _kept(name)}
 
 
 def _kept(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.build.cache import CacheRecord, now
@@ -15,7 +15,7 @@ from minidock.model.oci import LAYER_TAR, Descriptor
 from minidock.store.files import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from minidock.build.pending import Pending
     from minidock.build.progress import Progress, StepProgress
     from minidock.build.state import Line, StageState, Step
-    from minidock.build.work import RunStep, Source
+    from minidock.build.work import LayerWriter, RunStep, Source
     from minidock.dockerfile.excerpt import Source as Text
     from minidock.model.steps import RootMount
-    from minidock.rootfs import Rootfs
+    from minidock.rootfs import Composed, Rootfs
     from minidock.store.blobs import Blobs
     from minidock.store.staging import Staging
 
@@ -153,7 +153,7 @@ class Solver:
 class _Work:
     """One step at work: its writable layer is made when it is first asked for. See ``work.StepWork``."""
 
-    __slots__ = ("_open", "_prepared", "_results", "_tools", "_writable", "below", "progress")
+    __slots__ = ("_composed", "_ensured", "_open", "_prepared", "_results", "_tools", "_writable", "below", "progress")
 
     def __init__(
         self,
@@ -167,6 +167,8 @@ class _Work:
         self._results = results
         self._writable = writable
         self._prepared = False
+        self._ensured = False
+        self._composed: Composed | None = None
         self._open = ExitStack()
         self.below = below
         self.progress = progress
@@ -193,6 +195,14 @@ class _Work:
     def open_root(self) -> AbstractContextManager[int]:
         self._prepare()
         return self._tools.rootfs.open_root(self.below, self._writable)
+
+    @contextmanager
+    def compose(self) -> Iterator[LayerWriter | None]:
+        tools = self._tools
+        self._ensure_below()
+        with tools.rootfs.compose(self.below, tools.staging, store=tools.pending.add_layer) as composed:
+            yield composed.composer if composed is not None else None
+        self._composed = composed
 
     def open_source(self, source: Source) -> SourceTree:
         layers = self.source_layers(source)
@@ -222,6 +232,8 @@ class _Work:
 
     def commit(self, stubs: Collection[str]) -> Descriptor | None:
         """The step's difference as a layer, or None if there is none."""
+        if self._composed is not None:
+            return self._composed.layer
         self._prepare()
         tools = self._tools
         return tools.rootfs.commit(
@@ -236,9 +248,14 @@ class _Work:
         self._tools.staging.lean_on({*layers, *chains})
         self._tools.rootfs.ensure(layers)
 
+    def _ensure_below(self) -> None:
+        if not self._ensured:
+            self._ensured = True
+            self._ensure(self.below)
+
     def _prepare(self) -> None:
         if not self._prepared:
             self._prepared = True
-            self._ensure(self.below)
+            self._ensure_below()
             os.mkdir(self._writable, 0o700)
             self._tools.rootfs.prepare(self.below, self._writable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
@@ -53,6 +53,48 @@ class Source(NamedTuple):
     name: str = "the build context"
 
 
+class LayerWriter(Protocol):
+    """A layer that is written as a tar straight away, above the layers that a step stands on.
+
+    Entries come depth first, the names of a directory sorted bytewise, each directory (the root is the empty path)
+    before its content. ``mode`` is st_mode with its type, ``mtime`` whole seconds. Methods raise ArchiveError for what
+    a layer cannot hold, StoreError, OSError.
+    """
+
+    @property
+    def view(self) -> int:
+        """The merged tree of the layers beneath, read-only, as a directory descriptor."""
+
+    def add(
+        self,
+        path: str,
+        *,
+        mode: int,
+        uid: int,
+        gid: int,
+        mtime: int,
+        target: str = "",
+        rdev: int = 0,
+        xattrs: Mapping[str, bytes] = ...,
+        link_to: str = "",
+    ) -> None:
+        """Write anything but a regular file; with ``link_to`` another name of one that was written before."""
+
+    def add_file(
+        self,
+        path: str,
+        *,
+        mode: int,
+        uid: int,
+        gid: int,
+        mtime: int,
+        size: int,
+        xattrs: Mapping[str, bytes] = ...,
+        source: int | bytes | memoryview,
+    ) -> None:
+        """Write a regular file of ``size`` bytes, read from a descriptor or given as they are."""
+
+
 class StepWork(Protocol):
     """The surroundings of one step; the solver's."""
 
@@ -74,6 +116,10 @@ class StepWork(Protocol):
 
     def open_root(self) -> AbstractContextManager[int]:
         """The writable root file system as a directory descriptor."""
+
+    def compose(self) -> AbstractContextManager[LayerWriter | None]:
+        """Write the step's layer directly, instead of changing its root file system; None where the storage driver does
+        not allow it. An exception that ends the context leaves everything as it was."""
 
     def open_source(self, source: Source) -> SourceTree:
         """The tree that a source is, to be read only; it stays open until the step ends."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minidock.build.selection import Selection
+    from minidock.build.tree import SourceTree
 
 _SECOND = 10**9
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,6 +32,16 @@ class Look(NamedTuple):
 
     owner: tuple[int, int] | None = None
     mode: int | None = None
+
+    def mode_of(self, status: os.stat_result) -> int:
+        """The mode, without its type, that a file with ``status`` gets."""
+        return stat.S_IMODE(status.st_mode) if self.mode is None else self.mode
+
+    def owner_of(self, status: os.stat_result, tree: SourceTree) -> tuple[int, int]:
+        """The owner that a file of ``tree`` with ``status`` gets."""
+        if self.owner is not None:
+            return self.owner
+        return (status.st_uid, status.st_gid) if tree.keep_owner else (0, 0)
 
 
 class Target(NamedTuple):
@@ -149,7 +160,7 @@ class Writer:
             try:
                 out = os.open(name, _CREATE, mode & 0o777, dir_fd=target)
             except FileExistsError:
-                if self._is_there(entry, path, name, source, target):
+                if is_there(self._selection, entry, path, self._look, source=source, target=target, name=name):
                     return
                 out = _create(name, target, mode & 0o777)
             try:
@@ -167,35 +178,15 @@ class Writer:
             if fd >= 0:
                 os.close(fd)
 
-    def _is_there(self, entry: Entry, path: str, name: str, source: int, target: int) -> bool:
-        """Whether the file exists just as it would be written, to the second: writing it anew would only change its
-        directory's time, and make a layer of that."""
-        wanted, there = entry.status, os.stat(name, dir_fd=target, follow_symlinks=False)
-        kept = (there.st_mode, there.st_size, there.st_uid, there.st_gid, there.st_mtime_ns // _SECOND, there.st_nlink)
-        mode, owner = stat.S_IFREG | self._mode(wanted), self._owner(wanted)
-        if wanted.st_nlink != 1 or kept != (mode, wanted.st_size, *owner, wanted.st_mtime_ns // _SECOND, 1):
-            return False
-        new = open_unchanged(entry, source)
-        try:
-            old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
-            try:
-                return read_xattrs(old) == self._xattrs.get(path, {}) and _same_content(new, old)
-            finally:
-                os.close(old)
-        finally:
-            os.close(new)
-
     @property
     def _xattrs(self) -> dict[str, dict[str, bytes]]:
         return self._selection.xattrs
 
     def _mode(self, status: os.stat_result) -> int:
-        return stat.S_IMODE(status.st_mode) if self._look.mode is None else self._look.mode
+        return self._look.mode_of(status)
 
     def _owner(self, status: os.stat_result) -> tuple[int, int]:
-        if self._look.owner is not None:
-            return self._look.owner
-        return (status.st_uid, status.st_gid) if self._selection.tree.keep_owner else (0, 0)
+        return self._look.owner_of(status, self._selection.tree)
 
     def _hard_link(self, entry: Entry, path: str, name: str, target: int) -> bool:
         first = self._links.setdefault((entry.status.st_dev, entry.status.st_ino), path)
@@ -247,6 +238,36 @@ class Writer:
         os.utime(fd, ns=_times(status))
 
 
+def looks_alike(selection: Selection, entry: Entry, look: Look, there: os.stat_result) -> bool:
+    """Whether what exists has the type, mode, owner, whole-second time and, for a file, size of what a copy makes."""
+    wanted = entry.status
+    kind = stat.S_IFMT(wanted.st_mode)
+    mode = kind | (0o777 if kind == stat.S_IFLNK else look.mode_of(wanted))
+    owner = look.owner_of(wanted, selection.tree)
+    seconds = wanted.st_mtime_ns // _SECOND
+    if (there.st_mode, there.st_uid, there.st_gid, there.st_mtime_ns // _SECOND) != (mode, *owner, seconds):
+        return False
+    return kind != stat.S_IFREG or there.st_size == wanted.st_size
+
+
+def is_there(selection: Selection, entry: Entry, path: str, look: Look, *, source: int, target: int, name: str) -> bool:
+    """Whether the regular file ``entry``, ``path`` in its selection, exists as ``name`` in the directory ``target``
+    just as it would be written, to the second: writing it anew would only change its directory's time, and make a layer
+    of that. ``source`` is the directory that it is in."""
+    there = os.stat(name, dir_fd=target, follow_symlinks=False)
+    if entry.status.st_nlink != 1 or there.st_nlink != 1 or not looks_alike(selection, entry, look, there):
+        return False
+    new = open_unchanged(entry, source)
+    try:
+        old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
+        try:
+            return read_xattrs(old) == selection.xattrs.get(path, {}) and _same_content(new, old)
+        finally:
+            os.close(old)
+    finally:
+        os.close(new)
+
+
 def _times(status: os.stat_result) -> tuple[int, int]:
     """The times of a copy: whole seconds, since a layer has no others, and cutting them later costs a call for each."""
     seconds = status.st_mtime_ns // _SECOND * _SECOND
@@ -275,7 +296,7 @@ def _same_content(one: int, other: int) -> bool:
             return True
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

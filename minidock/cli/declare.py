@@ -111,6 +111,7 @@ GLOBAL_OPTIONS = (
     Option(("--root",), "Keep images, containers and volumes in this folder.", "DIR"),
     Option(("--debug",), "Print each step as it happens, and the details of a failure."),
     Option(("--storage-driver",), "Store layers with this driver (overlay2 or vfs).", "NAME"),
+    Option(("--layers",), "Mount layers from their tarballs, or unpack them to trees (auto, tarball or tree).", "FORM"),
     Option(("-v", "--version"), "Print the version and exit."),
 )
 

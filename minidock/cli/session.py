@@ -98,5 +98,9 @@ def make_engine(values: dict[str, Any]) -> Engine:
     from minidock.engine.engine import Engine
 
     return Engine(
-        values.get("root"), driver=values.get("storage_driver"), debug=bool(values.get("debug")), may_fork=True
+        values.get("root"),
+        driver=values.get("storage_driver"),
+        layers=values.get("layers"),
+        debug=bool(values.get("debug")),
+        may_fork=True,
     )

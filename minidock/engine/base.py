@@ -11,25 +11,34 @@ from minidock.store.layout import DataRoot
 class EngineBase:
     """An engine without its verbs, which are functions of the other modules; ``Engine`` puts them together."""
 
-    __slots__ = ("_ready", "config", "driver", "log", "may_fork", "root")
+    __slots__ = ("_ready", "config", "driver", "layers", "log", "may_fork", "root")
 
     def __init__(
-        self, root: str | None = None, *, driver: str | None = None, debug: bool = False, may_fork: bool = False
+        self,
+        root: str | None = None,
+        *,
+        driver: str | None = None,
+        layers: str | None = None,
+        debug: bool = False,
+        may_fork: bool = False,
     ) -> None:
         self.config = load_config()
         self.root = DataRoot(root or self.config.root)
         self.driver = driver or self.config.storage_driver
+        self.layers = layers or self.config.layers
         self.log = Log(verbose=debug or self.config.debug)
         self.may_fork = may_fork
         self._ready = False
 
-    def ready(self) -> DataRoot:
-        """The data root with all its folders made, and free of what killed commands left half-made.
+    def ready(self, *, sweep: bool = True) -> DataRoot:
+        """The data root with all its folders made, and free of what killed commands left half-made; without ``sweep``
+        that stays, for this engine's other verbs too.
 
         Raises HostError or StoreError where that cannot be.
         """
         if not self._ready:
             self.root.ensure()
-            staging.sweep(self.root)
+            if sweep:
+                staging.sweep(self.root)
             self._ready = True
         return self.root

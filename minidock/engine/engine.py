@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import BinaryIO, Unpack
 
+    from minidock.engine.findings import CheckResult, Verdict
     from minidock.engine.images import HistoryLine
     from minidock.engine.listings import ContainerSummary, ExplainedStep, LogPiece, Pruned
     from minidock.engine.options import CreateOptions
@@ -305,6 +306,13 @@ class Engine(EngineBase):
 
         return bootstrap.bootstrap(self, image, name=name, force=force, quiet=quiet)
 
+    def verify(self, *names: str) -> Sequence[Verdict]:
+        """Whether images, all when none is named, are whole: manifest, configuration and layers by their digests, and
+        what layers are mounted from by their tarballs. Raises NoSuchImageError before anything is read."""
+        from minidock.engine import checks
+
+        return checks.verify(self, names)
+
     # Volumes
 
     def volume_create(self, name: str = "", *, labels: Mapping[str, str] | Sequence[str] = ()) -> Volume:
@@ -351,6 +359,13 @@ class Engine(EngineBase):
         from minidock.engine import versions
 
         return versions.versions()
+
+    def check(self, *, repair: bool = False) -> CheckResult:
+        """Look at everything in the data root and tell what is damaged. With ``repair``, remove what is damaged and can
+        be made again, and what nobody can use; never an image or a container's data."""
+        from minidock.engine import checks
+
+        return checks.check(self, repair=repair)
 
     def teardown(self) -> None:
         """Take off the host what minidock has set up in the kernel: bridge, firewall rules, cgroups; the next start

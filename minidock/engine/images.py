@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from minidock.build.arguments import host_platform
 from minidock.containers import status
-from minidock.engine.parts import make_parts, open_rootfs
+from minidock.drivers.registry import NAMES
+from minidock.engine.parts import make_driver, make_parts, open_rootfs
 from minidock.engine.settings import check_texts
 from minidock.errors import ArchiveError, CorruptObjectError, DriverError, HostError, InvalidReferenceError
 from minidock.model.container import PAUSED, RUNNING
@@ -141,7 +142,7 @@ def remove(engine: EngineBase, name: str, *, force: bool = False) -> Sequence[Re
         )
 
     return removal.remove(
-        Images(root), name, force=force, in_use=in_use, trees=drivers_in_use(root), keep=cached_layers(root)
+        Images(root), name, force=force, in_use=in_use, trees=drivers_in_use(engine), keep=cached_layers(root)
     )
 
 
@@ -198,14 +199,12 @@ def rfc3339(nanoseconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
 
 
-def drivers_in_use(root: DataRoot) -> list[Driver]:
+def drivers_in_use(engine: EngineBase) -> list[Driver]:
     """The storage drivers that have layers in this data root, as far as this host can run them."""
-    from minidock.drivers.registry import open_driver
-
     found = []
-    for name in sorted(os.listdir(root.layers)):
+    for name in sorted({*NAMES}.intersection(os.listdir(engine.ready().layers))):
         try:
-            found.append(open_driver(name, root.layers, root.tmp))
+            found.append(make_driver(engine, name))
         except DriverError:
             continue
     return found

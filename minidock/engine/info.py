@@ -20,6 +20,7 @@ from minidock.store.images import Images
 from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
+    from minidock.drivers.interface import Driver
     from minidock.engine.base import EngineBase
     from minidock.store.layout import DataRoot
 
@@ -37,7 +38,7 @@ def info(engine: EngineBase) -> dict[str, Any]:
     layout = cgroups.detect()
     found = limits.find_limits(layout)
     driver = make_driver(engine)
-    driver_status = _driver_status(root, driver.name)
+    driver_status = [*_driver_status(root, driver.name), ("Layers", _layers(driver))]
     warnings = limits.warnings(layout, found)
     if ("Supports d_type", "false") in driver_status:
         warnings.append(f"The file system of {root.path} does not support d_type: overlay2 loses files on it")
@@ -82,6 +83,12 @@ def _counts(engine: EngineBase) -> dict[str, int]:
         "ContainersStopped": len(states) - running - paused,
         "Images": len(Images(engine.root).ids()),
     }
+
+
+def _layers(driver: Driver) -> str:
+    form, why = driver.form
+    shown = "mounted from their tarballs" if form == "tarball" else "unpacked trees"
+    return f"{shown} ({why})"
 
 
 def _driver_status(root: DataRoot, name: str) -> list[tuple[str, str]]:

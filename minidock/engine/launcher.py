@@ -48,7 +48,12 @@ def call(
     """
     request = {
         "path": [*(os.path.abspath(entry) for entry in sys.path), _PACKAGES],
-        "engine": {"root": engine.root.path, "driver": engine.driver, "debug": engine.log.verbose},
+        "engine": {
+            "root": engine.root.path,
+            "driver": engine.driver,
+            "layers": engine.layers,
+            "debug": engine.log.verbose,
+        },
         "verb": verb,
         "arguments": arguments,
         "options": dict(options),
@@ -96,7 +101,8 @@ def serve(request: Mapping[str, Any], make_engine: Callable[..., EngineBase]) ->
     """The other side: do what the request says, with an engine that is made here, and write the reply."""
     try:
         given = request["engine"]
-        engine = make_engine(given["root"], driver=given["driver"], debug=given["debug"], may_fork=True)
+        options = {name: given[name] for name in ("driver", "layers", "debug")}
+        engine = make_engine(given["root"], **options, may_fork=True)
         value = getattr(engine, request["verb"])(*request["arguments"], **_options(request["options"]))
         reply: dict[str, Any] = {"value": _plain(value)}
     except Exception as error:

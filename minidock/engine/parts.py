@@ -10,6 +10,7 @@ from minidock.volumes.volumes import Volumes
 
 if TYPE_CHECKING:
     from minidock.drivers.interface import Driver
+    from minidock.drivers.tarballs import Tars
     from minidock.engine.base import EngineBase
     from minidock.rootfs import Rootfs
 
@@ -35,4 +36,12 @@ def make_driver(engine: EngineBase, driver: str = "") -> Driver:
     from minidock.drivers.registry import open_driver
 
     root = engine.ready()
-    return open_driver(driver or engine.driver, root.layers, root.tmp)
+    return open_driver(driver or engine.driver, root.layers, root.tmp, tars=tars_of(engine))
+
+
+def tars_of(engine: EngineBase) -> Tars:
+    """Where the engine's layer tarballs lie, and which form layers are to have."""
+    from minidock.drivers.tarballs import Tars
+
+    root = engine.root
+    return Tars(root.blobs, root.run, engine.layers, engine.config.loop_devices)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidock.kernel import caps
 from minidock.model.spec import Process, step_spec
-from minidock.model.steps import OverlayMount, TreeMount
+from minidock.model.steps import decode_root
 from minidock.network import leases, resolvconf
 from minidock.network.bridge import BridgeNetwork
 from minidock.runtime.plan import available_capabilities, plan
@@ -49,8 +49,7 @@ class Sandbox:
 
     def __call__(self, request: dict[str, Any]) -> Plan:
         """Raises MinidockError for what makes no sense and what the host cannot do, OSError."""
-        network, mount = request["network"], request["root"]
-        root = TreeMount(**mount) if "path" in mount else OverlayMount(**{**mount, "lowers": tuple(mount["lowers"])})
+        network = request["network"]
         address, extra = self._connect(network)
         spec = step_spec(
             Process(tuple(request["args"]), tuple(request["env"]), request["workdir"] or "/", request["user"]),
@@ -61,7 +60,7 @@ class Sandbox:
             hostname=HOSTNAME,
         )
         cache = f"{self._root.cache}/seccomp"
-        return plan(spec, root=root, extra=extra, cgroup=self._cgroup, seccomp_cache=cache)
+        return plan(spec, root=decode_root(request["root"]), extra=extra, cgroup=self._cgroup, seccomp_cache=cache)
 
     def _connect(self, network: str) -> tuple[str, tuple[Step, ...]]:
         """The step's address, and what connects it: each time by another link, since the former may be dying still."""

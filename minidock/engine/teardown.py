@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from minidock.errors import ConflictError, HostError
 from minidock.kernel import cgroups
+from minidock.kernel.pinned import Pinned
 from minidock.network.bridge import BridgeNetwork
 from minidock.store.files import remove_tree
 
@@ -24,7 +25,13 @@ def teardown(engine: EngineBase) -> None:
     if running:
         raise ConflictError(f"container {running[0].name} is running", hint="stop all containers first")
     BridgeNetwork(state_dir=engine.root.networks, log=engine.log).uninstall()
-    remove_tree(engine.root.run)
+    try:
+        pinned = Pinned(f"{engine.root.run}/layers")
+        with pinned.lock():
+            pinned.unpin()
+        remove_tree(engine.root.run)
+    except OSError as error:
+        raise HostError(f"cannot remove {error.filename}: {error.strerror}") from None
     try:
         cgroups.remove_parent()
     except OSError as error:

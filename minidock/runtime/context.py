@@ -15,6 +15,8 @@ from minidock.kernel.resolve import open_in_root
 from minidock.model.spec import LXCFS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from minidock.kernel.cgroups import Cgroup
     from minidock.log import Log
     from minidock.model.users import Identity
@@ -39,16 +41,25 @@ class Stdio(NamedTuple):
 class ParentContext:
     """What is known of the child once it is born, and its ``cgroup``, which the first step made.
 
-    ``pid`` is its number in the /proc at hand, the host's, whatever pid namespace the parent is in.
+    ``pid`` is its number in the /proc at hand, the host's, whatever pid namespace the parent is in. ``lowers`` are the
+    root file system's layers that had to be opened before the birth, as descriptors that the child inherits.
     """
 
-    __slots__ = ("cgroup", "log", "pid", "pidfd")
+    __slots__ = ("cgroup", "log", "lowers", "pid", "pidfd")
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.pid = 0
         self.pidfd = -1
         self.cgroup: Cgroup | None = None
+        self.lowers: list[str | int] = []
+
+    def close_lowers(self) -> None:
+        """Let go of the layers; a child has its own descriptors of them."""
+        lowers, self.lowers = self.lowers, []
+        for lower in lowers:
+            if isinstance(lower, int):
+                os.close(lower)
 
 
 class ChildContext:
@@ -61,6 +72,7 @@ class ChildContext:
         "env",
         "identity",
         "limits",
+        "lowers",
         "proc",
         "report",
         "root",
@@ -69,8 +81,18 @@ class ChildContext:
         "trampoline",
     )
 
-    def __init__(self, *, cgroup: Cgroup, stdio: Stdio, trampoline: int, console: int, report: int) -> None:
+    def __init__(
+        self,
+        *,
+        cgroup: Cgroup,
+        stdio: Stdio,
+        trampoline: int,
+        console: int,
+        report: int,
+        lowers: Sequence[str | int] = (),
+    ) -> None:
         self.cgroup = cgroup
+        self.lowers = lowers
         self.stdio = stdio
         self.trampoline = trampoline
         self.console = console

@@ -141,7 +141,16 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
     with signals_held():
         if _clone_into(cgroup, plan.flags, context) == 0:
             channel.become_child()
-            run_child(plan.mounts, plan.inside, channel=channel, cgroup=cgroup, stdio=stdio, log=log)
+            run_child(
+                plan.mounts,
+                plan.inside,
+                channel=channel,
+                cgroup=cgroup,
+                stdio=stdio,
+                log=log,
+                lowers=context.lowers,
+            )
+    context.close_lowers()
     context.pid = kp.host_pid(context.pidfd)
     channel.become_parent()
     for step in plan.beside:
@@ -228,6 +237,7 @@ def read_ready(fd: int) -> tuple[str, ...]:
 
 
 def _take_down(context: ParentContext) -> None:
+    context.close_lowers()
     if context.pidfd >= 0:
         with contextlib.suppress(ProcessLookupError):
             kp.pidfd_send_signal(context.pidfd, signal.SIGKILL)
@@ -255,6 +265,7 @@ def run_child(
     cgroup: Cgroup,
     stdio: Stdio,
     log: Log,
+    lowers: Sequence[str | int] = (),
 ) -> NoReturn:
     """The child's whole life in this program: it ends in the command's exec or in a reported failure."""
     step: ChildStep | None = None
@@ -264,6 +275,7 @@ def run_child(
         trampoline=channel.trampoline,
         console=channel.console_child,
         report=channel.report_child,
+        lowers=lowers,
     )
     # What is made on the way, mount points and working directory, has the modes that are written in the code.
     os.umask(0o022)

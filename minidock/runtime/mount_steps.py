@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from minidock.errors import ContainerStartError
 from minidock.kernel import mount as km
+from minidock.kernel.overlay import overlay
 from minidock.kernel.resolve import mkdirs_in_root, open_beneath, open_in_root
 from minidock.kernel.root import pivot_into
 from minidock.model.steps import OverlayMount, RootMount, TreeMount
@@ -60,12 +61,13 @@ class MountRoot(NamedTuple):
     def describe(self) -> str:
         if isinstance(self.root, OverlayMount):
             upper = f" upperdir={self.root.upper} workdir={self.root.work}" if self.root.upper else ""
-            return f"mount overlay on {self.path} lowerdir={':'.join(self.root.lowers)}{upper}"
+            lowers = ":".join(lower if isinstance(lower, str) else lower.tar for lower in self.root.lowers)
+            return f"mount overlay on {self.path} lowerdir={lowers}{upper}"
         return f"mount bind {self.root.path} on {self.path}{' ro' if self.root.read_only else ''}"
 
     def execute(self, context: ChildContext) -> None:
         if isinstance(self.root, OverlayMount):
-            tree = km.overlay(self.root.lowers, upper=self.root.upper, work=self.root.work, volatile=self.root.volatile)
+            tree = self._overlay(self.root, context)
         else:
             tree = km.open_tree(self.root.path, recursive=True)
         km.move_mount(tree, self.path)
@@ -75,6 +77,13 @@ class MountRoot(NamedTuple):
             if self.root.read_only:
                 set_attributes(tree, km.MOUNT_ATTR_RDONLY)
         context.root = tree
+
+    @staticmethod
+    def _overlay(root: OverlayMount, context: ChildContext) -> int:
+        """Of the layers in another mount namespace the parent has opened descriptors."""
+        lowers = context.lowers or [lower for lower in root.lowers if isinstance(lower, str)]
+        mixed = any(isinstance(lower, int) for lower in lowers)
+        return overlay(lowers, upper=root.upper, work=root.work, volatile=root.volatile, xino=mixed)
 
 
 class MountFilesystem(NamedTuple):

@@ -9,6 +9,7 @@ from minidock.kernel import namespaces as ns
 
 if TYPE_CHECKING:
     from minidock.kernel.cgroups import DeviceRule
+    from minidock.model.steps import LayerMount
     from minidock.runtime.context import ParentContext
 
 FLAGS = {
@@ -46,6 +47,23 @@ class CreateCgroup(NamedTuple):
             raise ContainerStartError(
                 f"cannot set the limits of cgroup {self.name}: {error.strerror}: {error.filename or ''}".rstrip(": ")
             ) from None
+
+
+class OpenLayers(NamedTuple):
+    """Open the layers that are mounted from their tarballs: from inside, the child could not reach their mounts."""
+
+    lowers: tuple[str | LayerMount, ...]
+    where: str = "parent"
+    why: str = "layers"
+
+    def describe(self) -> str:
+        tars = [lower.tar for lower in self.lowers if not isinstance(lower, str)]
+        return f"open the layers mounted from their tarballs: {' '.join(tars)}"
+
+    def execute(self, context: ParentContext) -> None:
+        from minidock.kernel.lowers import open_lowers
+
+        context.lowers = open_lowers(self.lowers)
 
 
 class Clone(NamedTuple):

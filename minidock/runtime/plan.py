@@ -13,13 +13,13 @@ from minidock.errors import ContainerStartError, UsageError
 from minidock.kernel import cgroups
 from minidock.kernel.caps import bounding_set
 from minidock.model.spec import SECCOMP, SUBPATH, USER, VOLUME
-from minidock.model.steps import RootMount, Step
+from minidock.model.steps import OverlayMount, RootMount, Step
 from minidock.runtime import mount_steps as ms
 from minidock.runtime import process_steps as ps
 from minidock.runtime import seccomp
 from minidock.runtime.cgroup_steps import JoinCgroup, LeaveCgroupNamespace, MountCgroups
 from minidock.runtime.options import parse_options
-from minidock.runtime.parent_steps import FLAGS, Clone, CreateCgroup
+from minidock.runtime.parent_steps import FLAGS, Clone, CreateCgroup, OpenLayers
 
 _THERMAL = "/sys/devices/system/cpu"
 
@@ -72,8 +72,11 @@ def plan(
     left = (LeaveCgroupNamespace(),) if "cgroup" in kinds and layout.version == 1 else ()
     resources = spec["linux"]["resources"]
     rules = tuple(_device_rule(rule) for rule in resources.get("devices", ()))
+    before: list[Step] = [CreateCgroup(cgroup, resources.get("pids", {}).get("limit", -1), rules)]
+    if isinstance(root, OverlayMount) and not all(isinstance(lower, str) for lower in root.lowers):
+        before.append(OpenLayers(root.lowers))
     return Plan(
-        before=(CreateCgroup(cgroup, resources.get("pids", {}).get("limit", -1), rules),),
+        before=tuple(before),
         birth=Clone(born),
         flags=flags,
         beside=tuple(step for step in extra if step.where == "parent"),

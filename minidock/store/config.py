@@ -2,6 +2,8 @@
 
 root = "/var/lib/minidock"      # the data root
 storage_driver = "overlay2"
+layers = "auto"                 # tarball: mount layers from their tarballs; tree: unpack them; auto: as the kernel can
+loop_devices = false            # mount tarballs through loop devices where the kernel mounts no files
 keep = false                    # keep writable layers until `rm`
 debug = false
 """
@@ -25,6 +27,8 @@ class Config(NamedTuple):
 
     root: str = DEFAULT_ROOT
     storage_driver: str = ""
+    layers: str = "auto"
+    loop_devices: bool = False
     keep: bool = False
     debug: bool = False
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minidock.store.layout import DataRoot
 
 _LEANS = ".leans"
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Staging:
@@ -88,6 +89,20 @@ def sweep(root: DataRoot) -> int:
     return swept
 
 
+def abandoned(root: DataRoot) -> set[str]:
+    """The names of the entries of ``tmp/`` that ``sweep`` would remove: nobody holds them. An entry that was made an
+    instant ago may not be held yet. Raises OSError only when ``tmp/`` itself cannot be read.
+    """
+    found = set()
+    for name in os.listdir(root.tmp):
+        try:
+            if _is_abandoned(f"{root.tmp}/{name}"):
+                found.add(name)
+        except OSError:
+            continue
+    return found
+
+
 def staged_digests(root: DataRoot) -> set[str]:
     """The digests that live stagings lean on. Exact only while the collection lock is held alone. Raises OSError."""
     digests: set[str] = set()
@@ -123,11 +138,26 @@ def _still_there(path: str, fd: int) -> bool:
     return (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino)
 
 
+def _is_abandoned(path: str) -> bool:
+    if not _can_be_locked(path):
+        return True
+    fd = os.open(path, _OPEN)
+    try:
+        return locks.try_lock(fd) and _still_there(path, fd)
+    finally:
+        os.close(fd)
+
+
+def _can_be_locked(path: str) -> bool:
+    mode = os.lstat(path).st_mode
+    return stat.S_ISDIR(mode) or stat.S_ISREG(mode)
+
+
 def _sweep_entry(path: str) -> int:
-    if not stat.S_ISDIR(os.lstat(path).st_mode) and not stat.S_ISREG(os.lstat(path).st_mode):
+    if not _can_be_locked(path):
         os.unlink(path)
         return 1
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = os.open(path, _OPEN)
     try:
         if not locks.try_lock(fd) or not _still_there(path, fd):
             return 0

@@ -7,14 +7,13 @@ import os
 import signal
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from minidock.drivers.registry import NAMES, open_driver
 from minidock.log import Log
 from minidock.rootfs import Rootfs
-from minidock.store.blobs import Blobs
 from minidock.store.layout import DataRoot
 from minidock.store.staging import Staging, sweep
 
@@ -32,10 +31,10 @@ def _archive() -> bytes:
     return out.getvalue()
 
 
-def _open(folder: Path, name: str) -> Rootfs:
+def _root(folder: Path) -> DataRoot:
     root = DataRoot(str(folder / "root"), run=str(folder / "run"))
     root.ensure()
-    return Rootfs(root, open_driver(name, root.layers, root.tmp), Blobs(root), Log(fd=-1))
+    return root
 
 
 def _work(rootfs: Rootfs) -> tuple[str, ...]:
@@ -81,20 +80,23 @@ def _killed_after(events: int, rootfs: Rootfs) -> bool:
     return status != 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_killed_at_many_points_the_work_is_done_again(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["overlay2", "overlay2-tarball", "vfs"])
+def test_killed_at_many_points_the_work_is_done_again(
+    tmp_path: Path, name: str, open_storage: Callable[..., Rootfs]
+) -> None:
     (tmp_path / "reference").mkdir()
-    expected = _work(_open(tmp_path / "reference", name))
+    expected = _work(open_storage(_root(tmp_path / "reference"), name, Log(fd=-1)))
     points = 0
     for events in range(0, 4000, 4):
         folder = tmp_path / str(events)
         folder.mkdir()
-        rootfs = _open(folder, name)
+        rootfs = open_storage(_root(folder), name, Log(fd=-1))
         killed = _killed_after(events, rootfs)
         sweep(rootfs.root)
         assert os.listdir(rootfs.root.tmp) == []
         for count in (1, 2):
             if rootfs.driver.has(expected[:count]):
+                rootfs.ensure(expected[:count])
                 with rootfs.open_root(expected[:count], None) as fd:
                     present = ["b", "d/c", "a" if count == 1 else "new"]
                     assert [os.stat(path, dir_fd=fd).st_size for path in present] == [4, 4, 4 if count == 1 else 0]

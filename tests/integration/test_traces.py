@@ -7,6 +7,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
+from minidock.store.layout import DataRoot
+
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -41,6 +45,21 @@ def processes_holding(folder: Path) -> list[str]:
             if str(folder) in text or any(name.startswith(str(folder)) for name in names):
                 found.append(f"{entry.name} {text!r}")
     return found
+
+
+@pytest.fixture(autouse=True)
+def layers_are_mounted(minidock) -> None:
+    """The first use of a data root's layers pins a namespace with their mounts, for all containers after it."""
+    minidock("run", "--rm", "--network", "none", "busybox", "true")
+
+
+def test_the_hosts_mount_table_shows_the_pin_and_no_layer(minidock, mounts_tarballs: str) -> None:
+    run = DataRoot(str(minidock.root)).run
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    shown = [(line[4], line[line.index("-") + 1]) for line in lines if "minidock" in " ".join(line)]
+    ours = [(path.encode().decode("unicode_escape"), kind) for path, kind in shown]
+    pin = [] if mounts_tarballs else [(f"{run}/layers", "tmpfs"), (f"{run}/layers/ns", "nsfs")]
+    assert [pair for pair in ours if pair[0].startswith((run, str(minidock.root)))] == pin
 
 
 def test_after_run_nothing_is_left_but_the_record(minidock) -> None:

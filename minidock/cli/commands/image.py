@@ -18,5 +18,6 @@ GROUP = Group(
         "remove": "rmi",
         "rm": "rmi",
         "tag": "tag",
+        "verify": "image_verify",
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from minidock.build.builder import build
 from minidock.build.progress import PlainProgress
 from minidock.build.request import BuildRequest
-from minidock.drivers.registry import open_driver
 from minidock.engine.build_steps import StepRunner
 from minidock.errors import NoSuchImageError
 from minidock.log import Log
@@ -28,11 +28,11 @@ from minidock.store.staging import Staging
 class Shop:
     """A data root with busybox in it, a context, and builds. ``out`` is the progress of the latest build."""
 
-    def __init__(self, path: Path, driver: str, busybox: bytes) -> None:
+    def __init__(self, path: Path, busybox: bytes, open_rootfs: Callable[[DataRoot], Rootfs]) -> None:
         self.root = DataRoot(str(path / "root"), run=str(path / "run"))
         self.root.ensure()
         self.images = Images(self.root)
-        self.rootfs = Rootfs(self.root, open_driver(driver, self.root.layers, self.root.tmp), Blobs(self.root), Log())
+        self.rootfs = open_rootfs(self.root)
         self.context = path / "context"
         self.context.mkdir()
         self.out = ""
@@ -138,13 +138,13 @@ def busybox_tar(busybox_tree: Path) -> bytes:
     return stream.getvalue()
 
 
-@pytest.fixture(params=["overlay2", "vfs"])
-def shop(request: pytest.FixtureRequest, tmp_path: Path, busybox_tar: bytes) -> Shop:
-    """A workshop on each storage driver."""
-    return Shop(tmp_path, request.param, busybox_tar)
+@pytest.fixture(params=["overlay2", "overlay2-tarball", "vfs"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path, busybox_tar: bytes, open_storage: Any) -> Shop:
+    """A workshop on each storage driver and form of layers."""
+    return Shop(tmp_path, busybox_tar, lambda root: open_storage(root, request.param))
 
 
-@pytest.fixture
-def overlay_shop(tmp_path: Path, busybox_tar: bytes) -> Shop:
+@pytest.fixture(params=["overlay2", "overlay2-tarball"])
+def overlay_shop(request: pytest.FixtureRequest, tmp_path: Path, busybox_tar: bytes, open_storage: Any) -> Shop:
     """A workshop on overlay2, for what does not depend on the driver."""
-    return Shop(tmp_path, "overlay2", busybox_tar)
+    return Shop(tmp_path, busybox_tar, lambda root: open_storage(root, request.param))

@@ -244,7 +244,9 @@ def test_sparse_file_and_large_file(shop: Any) -> None:
     image = shop.build("FROM scratch\nCOPY large sparse /\n")
     with shop.rootfs.open_root(image.config.diff_ids, None) as fd:
         assert os.stat("sparse", dir_fd=fd).st_size == 64 << 20
-        assert os.stat("sparse", dir_fd=fd).st_blocks < 10_000
+        if shop.rootfs.driver.form.name == "tree":
+            # A layer's tar holds a file's holes as zeros.
+            assert os.stat("sparse", dir_fd=fd).st_blocks < 10_000
         with open(os.open("large", os.O_RDONLY, dir_fd=fd), "rb") as file:
             assert file.read() == data
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minidock.engine.engine import Engine
+from minidock.kernel.pinned import Pinned
 
 
 @pytest.fixture
@@ -17,4 +18,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     engine = Engine(str(tmp_path / "root"))
     engine.ready()
     yield engine
+    pinned = Pinned(f"{engine.root.run}/layers")
+    with pinned.lock():
+        pinned.unpin()
     shutil.rmtree(engine.root.run, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -84,3 +85,26 @@ def test_the_way_of_run_loads_neither_click_nor_other_heavy_modules(minidock: An
     assert "minidock.engine.containers" in loaded
     heavy = {"click", "tabulate", "subprocess", "tempfile", "logging", "dataclasses", "pyroute2", "asyncio", "tarfile"}
     assert not heavy & loaded
+
+
+def test_the_looks_for_damage_say_what_they_found_and_what_helps(minidock: Any) -> None:
+    image = minidock.inspect("busybox")["Id"]
+    assert minidock.out("image", "verify", "busybox") == f"busybox:latest ({image[7:19]}): ok"
+    assert minidock.out("image", "verify", "-q") == ""
+    done = minidock("image", "verify", "absent", "busybox", status=1)
+    assert done.stdout == f"busybox:latest ({image[7:19]}): ok\n"
+    assert done.stderr.startswith("minidock: no such image: absent\n")
+    assert minidock.out("system", "check").startswith("Checked 1 image, 0 containers, 3 blobs (")
+    config = Path(minidock.root, "images/blobs/sha256", image[7:])
+    data = config.read_bytes()
+    config.unlink()
+    assert minidock("image", "verify", status=1).stdout == (
+        f"busybox:latest ({image[7:19]}): the configuration {image} is missing; "
+        f"remove the image with `minidock rmi -f {image[7:19]}` and make it again\n"
+    )
+    assert ": 1 problem\n" in minidock("system", "check", "--repair", status=1).stdout
+    config.write_bytes(data)
+    os.mkdir(f"{minidock.root}/tmp/left")
+    assert "the next command removes it" in minidock("system", "check", status=1).stdout
+    assert minidock.out("system", "check", "--repair").endswith(": all is well, 1 repaired")
+    assert minidock.out("system", "check").endswith(": all is well")

@@ -239,14 +239,14 @@ def test_unpacked_layers_go_with_their_image(engine: Engine) -> None:
     assert len(rootfs.driver.keys()) == 2
     images.remove(engine, "a")
     assert rootfs.driver.keys() == [other.config.diff_ids[0][7:]]
-    assert images.drivers_in_use(engine.root)[0].name == rootfs.driver.name
+    assert images.drivers_in_use(engine)[0].name == rootfs.driver.name
 
 
 def test_a_folder_of_no_driver_stops_nothing(engine: Engine) -> None:
     os.mkdir(f"{engine.root.layers}/btrfs")
     imported(engine, "a", x=b"1")
     images.remove(engine, "a")
-    assert [driver.name for driver in images.drivers_in_use(engine.root)] == ["overlay2"]
+    assert [driver.name for driver in images.drivers_in_use(engine)] == ["overlay2"]
 
 
 def test_the_build_caches_layers_stay_but_for_the_images_own(engine: Engine) -> None:

@@ -30,6 +30,7 @@ def test_info_has_every_field_in_order(engine: Engine) -> None:
         "Using metacopy",
         "Native Overlay Diff",
         "userxattr",
+        "Layers",
     ]
     assert status["Supports d_type"] == "true"
     assert status["Using metacopy"] == "false"
@@ -59,7 +60,7 @@ def test_vfs_has_no_overlay(engine: Engine) -> None:
     engine.driver = "vfs"
     found = info.info(engine)
     assert found["Driver"] == "vfs"
-    assert [label for label, _ in found["DriverStatus"]] == ["Backing Filesystem", "Supports d_type"]
+    assert [label for label, _ in found["DriverStatus"]] == ["Backing Filesystem", "Supports d_type", "Layers"]
 
 
 def test_a_host_without_overlayfs_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,13 @@ def test_version(run: Any) -> None:
 
 def test_global_flags_reach_the_engine(run: Any, engine: Any) -> None:
     run("--root", "/r", "--storage-driver=vfs", "--debug", "pause", "x")
-    assert engine.made_with == {"root": "/r", "storage_driver": "vfs", "debug": True, "version": False}
+    assert engine.made_with == {
+        "root": "/r",
+        "storage_driver": "vfs",
+        "layers": None,
+        "debug": True,
+        "version": False,
+    }
 
 
 def test_click_hands_global_and_own_values_over() -> None:

@@ -94,7 +94,7 @@ def test_flags_stop_at_the_image() -> None:
 
 
 def test_defaults_have_every_key() -> None:
-    assert set(defaults(GLOBAL_OPTIONS)) == {"root", "debug", "storage_driver", "version"}
+    assert set(defaults(GLOBAL_OPTIONS)) == {"root", "debug", "storage_driver", "layers", "version"}
 
 
 def test_keys_of_a_command_are_its_own() -> None:

@@ -70,7 +70,7 @@ class TestCall:
             {"x": [1], "mounts": ["m", Mount("tmpfs", "", "/t", labels=(("a", "b"),))]},
             stdio=(None, None, 2),
         )
-        assert made == [engine.root.path, {"driver": "", "debug": False, "may_fork": True}]
+        assert made == [engine.root.path, {"driver": "", "layers": "auto", "debug": False, "may_fork": True}]
         assert arguments == ["ä", "b"]
         assert "labels=(('a', 'b'),)" in options
         assert "'m', Mount(type='tmpfs'" in options

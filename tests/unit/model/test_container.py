@@ -99,6 +99,11 @@ def test_settings_that_an_older_version_did_not_write_take_their_default() -> No
     "change",
     [
         {"id": ...},
+        {"id": 3},
+        {"name": ["a"]},
+        {"image_id": None},
+        {"diff_ids": [3]},
+        {"diff_ids": 3},
         {"settings": ...},
         {"labels": ["a"]},
         {"labels": ...},

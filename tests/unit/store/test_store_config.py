@@ -16,12 +16,14 @@ def load(tmp_path: Path, text: str, **variables: str) -> Config:
 
 def test_no_file_means_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(config, "DEFAULT_PATH", str(tmp_path / "absent"))
-    assert load_config({}) == Config(root="/var/lib/minidock", storage_driver="", keep=False, debug=False)
+    assert load_config({}) == Config(
+        root="/var/lib/minidock", storage_driver="", layers="auto", loop_devices=False, keep=False, debug=False
+    )
 
 
 def test_every_key(tmp_path: Path) -> None:
-    text = 'root = "/srv/m"\nstorage_driver = "vfs"\nkeep = true\ndebug = true\n'
-    assert load(tmp_path, text) == Config("/srv/m", "vfs", True, True)
+    text = 'root = "/srv/m"\nstorage_driver = "vfs"\nlayers = "tree"\nloop_devices = true\nkeep = true\ndebug = true\n'
+    assert load(tmp_path, text) == Config("/srv/m", "vfs", "tree", True, True, True)
 
 
 def test_the_variable_stands_above_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

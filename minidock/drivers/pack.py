@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
@@ -48,7 +49,7 @@ def pack(
     A layer that would hold the root directory alone, with another time and nothing else, is empty: whatever was made
     there and taken away again touches that time. Raises ArchiveError for what a layer cannot hold, OSError.
     """
-    writer = TarWriter(out)
+    writer = TarWriter(out, fd=_file_of(out))
     packer = _Packer(writer, indexer, normalise=normalise)
     for found in Walk(upper_fd, below_fd, copied=copied, normalise=normalise):
         packer.add(found)
@@ -59,6 +60,12 @@ def pack(
         os.utime(f"/proc/self/fd/{upper_fd}/.", ns=(below.st_atime_ns, below.st_mtime_ns))
         return Packed(digest, writer.size, 0, True, packer.deletions)
     return Packed(digest, writer.size, entries, entries == 0, packer.deletions)
+
+
+def _file_of(out: BinaryIO) -> int:
+    """The descriptor of the file that the tar goes to, -1 where it is none."""
+    fd = out.fileno() if isinstance(out, io.FileIO) else -1
+    return fd if fd >= 0 and stat.S_ISREG(os.fstat(fd).st_mode) else -1
 
 
 def _same_but_time(upper_fd: int, below_fd: int) -> bool:

@@ -150,7 +150,6 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
                 log=log,
                 lowers=context.lowers,
             )
-    context.close_lowers()
     context.pid = kp.host_pid(context.pidfd)
     channel.become_parent()
     for step in plan.beside:
@@ -161,6 +160,8 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
     stubs = read_ready(channel.ready_parent)
     start_time = kp.start_time(context.pid)
     console = finish_birth(channel, plan.args[0], terminal=plan.terminal)
+    # Who closes a detached mount last waits for the kernel: not the child, which would do so in its exec.
+    context.close_lowers()
     return Started(context.pid, context.pidfd, start_time, cgroup, console, stubs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -11,7 +12,7 @@ from minidock.drivers import trees
 from minidock.drivers.form import TARBALL, TREE, Form
 from minidock.errors import DriverError
 from minidock.kernel import erofs, overlay
-from minidock.kernel.files import lock_exclusive
+from minidock.kernel.files import fs_magic, fs_name, lock_exclusive
 
 if TYPE_CHECKING:
     from minidock.drivers.tarballs import Tars
@@ -82,8 +83,12 @@ def _try(path: str, *, loop: bool) -> str:
     assert root.children is not None
     root.children[b"file"] = Node(stat.S_IFREG | 0o644, size=len(_CONTENT))
     for name, data in (("tar", _CONTENT.ljust(512, b"\0")), ("index", erofs_writer.build(root, tar_size=512))):
-        with open(f"{path}/{name}", "xb") as file:
-            file.write(data)
+        try:
+            trees.link_file(path, name, data)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return f"the file system {fs_name(fs_magic(path))} has no files without a name ({error.strerror})"
     for name in ("upper", "work"):
         os.mkdir(f"{path}/{name}", 0o700)
     try:

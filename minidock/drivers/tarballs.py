@@ -78,12 +78,12 @@ class Tarballs:
         key = hex_of(diff_ids[-1] if sealed.self_contained else chain_id(diff_ids))
         path = self.path(key)
         try:
-            _link(self.directory, key + _SUFFIX, sealed.data)
+            trees.link_file(self.directory, key + _SUFFIX, sealed.data)
         except FileExistsError:
             if self.find(Chain(diff_ids), len(diff_ids)) != key:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
-                _link(self.directory, key + _SUFFIX, sealed.data)
+                trees.link_file(self.directory, key + _SUFFIX, sealed.data)
         self._mount({key: tar})
 
     def share(self, diff_ids: Sequence[str], keys: Sequence[str]) -> bool:
@@ -170,17 +170,3 @@ def seal(tree: LayerTree, *, diff_id: str, tar_size: int) -> Sealed:
     erofs_reader.read(image, tar_size=tar_size)
     data = index_file.seal(image, diff_id=diff_id, tar_size=tar_size, self_contained=tree.self_contained)
     return Sealed(data, tree.self_contained)
-
-
-def _link(directory: str, name: str, data: bytes) -> None:
-    """Write a file that appears whole or not at all. Raises FileExistsError, OSError."""
-    fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o400)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        with trees.opened(directory) as parent:
-            # By dst_dir_fd alone os.link calls linkat(2), which follows the link in /proc to the file.
-            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=parent, follow_symlinks=True)
-    finally:
-        os.close(fd)

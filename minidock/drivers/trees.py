@@ -37,6 +37,23 @@ def new_directory(parent: str, prefix: str) -> str:
     return path
 
 
+def link_file(directory: str, name: str, data: bytes) -> None:
+    """Write a read-only file that appears whole or not at all: it has no name until it is finished (O_TMPFILE).
+
+    Raises FileExistsError, OSError (EOPNOTSUPP where the file system has no such files).
+    """
+    fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o400)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        with opened(directory) as parent:
+            # By dst_dir_fd alone os.link calls linkat(2), which follows the link in /proc to the file.
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=parent, follow_symlinks=True)
+    finally:
+        os.close(fd)
+
+
 def open_directory(root_fd: int, path: str) -> int:
     """The directory ``path`` (relative, "" for the root itself) below ``root_fd``. Raises OSError."""
     return open_beneath(root_fd, path or ".", OPEN_DIR, symlinks=False)

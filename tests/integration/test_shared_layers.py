@@ -41,7 +41,7 @@ def forget(minidock, *, indexes: bool = True) -> None:
 
 def mounts_of(minidock) -> list[str]:
     run = DataRoot(str(minidock.root)).run
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return [line for line in lines if run in line.split()[4].encode().decode("unicode_escape")]
 
 

@@ -55,7 +55,7 @@ def layers_are_mounted(minidock) -> None:
 
 def test_the_hosts_mount_table_shows_the_pin_and_no_layer(minidock, mounts_tarballs: str) -> None:
     run = DataRoot(str(minidock.root)).run
-    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()]
     shown = [(line[4], line[line.index("-") + 1]) for line in lines if "minidock" in " ".join(line)]
     ours = [(path.encode().decode("unicode_escape"), kind) for path, kind in shown]
     pin = [] if mounts_tarballs else [(f"{run}/layers", "tmpfs"), (f"{run}/layers/ns", "nsfs")]

@@ -75,7 +75,7 @@ class Rootfs:
             self._make(diff_ids[:count])
         with _explained("mount the layers"):
             if self.driver.share(diff_ids):
-                self._let_rest()
+                self._let_rest(diff_ids)
 
     def prepare(self, diff_ids: Sequence[str], writable_dir: str) -> None:
         """Put a fresh writable layer above the layers, which are here, into the directory."""
@@ -128,7 +128,7 @@ class Rootfs:
                 os.unlink(path)
                 return None
             chain = self._lean(diff_ids, packed, staging)
-            self.driver.adopt(chain, writable_dir, packed, tar=self._lies(packed.diff_id, path))
+            self.driver.adopt(chain, writable_dir, packed, tar=self._lies(packed.diff_id, path, packed.size))
             (store or self.blobs.adopt)(path, packed.diff_id)
         return Descriptor(LAYER_TAR, packed.diff_id, packed.size)
 
@@ -149,8 +149,12 @@ class Rootfs:
             try:
                 yield composed
                 packed = composer.finish()
-            except BaseException:
+            except BaseException as error:
                 os.unlink(path)
+                if isinstance(error, OSError) and error.filename is None:
+                    # What has no name is the layer that was being written.
+                    with _explained("store the layer"):
+                        raise
                 raise
         if packed.empty:
             os.unlink(path)
@@ -158,16 +162,16 @@ class Rootfs:
         with _explained("store the layer"):
             chain = self._lean(diff_ids, packed, staging)
             if packed.sealed is not None:
-                self.driver.publish(chain, packed.sealed, tar=self._lies(packed.diff_id, path))
+                self.driver.publish(chain, packed.sealed, tar=self._lies(packed.diff_id, path, packed.size))
                 (store or self.blobs.adopt)(path, packed.diff_id)
             else:
                 # It has to be unpacked, and that is done from the blob.
                 self.blobs.adopt(path, packed.diff_id)
         composed.layer = Descriptor(LAYER_TAR, packed.diff_id, packed.size)
 
-    def _lies(self, diff_id: str, path: str) -> str:
-        """Where to mount a tar from: the blob where there is one already, since the new file will go then."""
-        return self.blobs.path(diff_id) if self.blobs.has(diff_id) else path
+    def _lies(self, diff_id: str, path: str, size: int) -> str:
+        """Where to mount a tar from: the blob where it is there already, since the new file will go then."""
+        return self.blobs.path(diff_id) if self.blobs.is_there(diff_id, size) else path
 
     def _lean(self, diff_ids: Sequence[str], packed: Packed, staging: Staging) -> tuple[str, ...]:
         chain = (*diff_ids, packed.diff_id)
@@ -197,7 +201,7 @@ class Rootfs:
             staging.lean_on([tee.digest])
             index = None if indexer is None else indexer.finish(diff_id=tee.digest, tar_size=tee.size)
             if index is not None:
-                self.driver.publish([tee.digest], index, tar=self._lies(tee.digest, path))
+                self.driver.publish([tee.digest], index, tar=self._lies(tee.digest, path, tee.size))
             self.blobs.adopt(path, tee.digest)
         return Descriptor(LAYER_TAR, tee.digest, tee.size)
 
@@ -267,12 +271,13 @@ class Rootfs:
         self.driver.publish(chain, index, tar=self.blobs.path(chain[-1]))
         return True
 
-    def _let_rest(self) -> None:
-        """Now and then, when a layer is mounted that was not, let go of those that no container has and nobody used for
-        long: what is mounted would else only grow until the next boot."""
+    def _let_rest(self, diff_ids: Sequence[str]) -> None:
+        """Now and then, when one of ``diff_ids`` is mounted that was not, let go of others that no container has and
+        nobody used for long: what is mounted would else only grow until the next boot."""
         stamp = f"{self.root.run}/layers.rested"
         try:
-            if time.time() - os.stat(stamp).st_mtime < _REST_EVERY:
+            # A stamp of the future is one of a clock that was set back since.
+            if 0 <= time.time() - os.stat(stamp).st_mtime < _REST_EVERY:
                 return
         except FileNotFoundError:
             pass
@@ -280,7 +285,7 @@ class Rootfs:
             pass
         from minidock.store.collector import contained
 
-        self.driver.rest(contained(self.root), seconds=_UNUSED)
+        self.driver.rest(contained(self.root, diff_ids), seconds=_UNUSED)
 
 
 def is_archive(stream: BinaryIO) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMS = ("auto", TARBALL, TREE)
 _CONTENT = b"mounted from its tarball"
+# By these the kernel says that it cannot; anything else may be otherwise the next time.
+_REFUSALS = frozenset({errno.ENOTBLK, errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 def choose(tars: Tars, scratch: str) -> Form:
@@ -43,7 +45,8 @@ def choose(tars: Tars, scratch: str) -> Form:
 
 
 def _known(tars: Tars, scratch: str) -> str:
-    path = f"{tars.run}/layers-{'loop' if tars.loop else 'file'}.probe"
+    # On another file system, one that was mounted on the data root since, the answer may be another.
+    path = f"{tars.run}/layers-{'loop' if tars.loop else 'file'}-{os.stat(scratch).st_dev}.probe"
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
@@ -86,19 +89,17 @@ def _try(path: str, *, loop: bool) -> str:
         try:
             trees.link_file(path, name, data)
         except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
-            return f"the file system {fs_name(fs_magic(path))} has no files without a name ({error.strerror})"
+            return _refusal(error, f"the file system {fs_name(fs_magic(path))} has no files without a name")
     for name in ("upper", "work"):
         os.mkdir(f"{path}/{name}", 0o700)
     try:
         layer = erofs.mount(f"{path}/index", f"{path}/tar", loop=loop)
     except OSError as error:
-        return f"the kernel mounts no EROFS image from a file ({error.strerror})"
+        return _refusal(error, "the kernel mounts no EROFS image from a file")
     try:
         merged = overlay.overlay([layer], upper=f"{path}/upper", work=f"{path}/work")
     except OSError as error:
-        return f"the kernel's overlayfs takes no mount that was not attached ({error.strerror})"
+        return _refusal(error, "the kernel's overlayfs takes no mount that was not attached")
     finally:
         os.close(layer)
     try:
@@ -108,3 +109,9 @@ def _try(path: str, *, loop: bool) -> str:
         return f"a file of an EROFS image cannot be read ({error.strerror})"
     finally:
         os.close(merged)
+
+
+def _refusal(error: OSError, what: str) -> str:
+    if error.errno not in _REFUSALS:
+        raise error
+    return f"{what} ({error.strerror})"

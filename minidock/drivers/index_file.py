@@ -7,7 +7,9 @@ checksums are no proof against a forger: whoever can write the file owns the dat
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
 import zlib
 from typing import NamedTuple
@@ -61,8 +63,7 @@ def load(path: str, *, diff_id: str, tar_size: int) -> Header:
 
     Raises CorruptObjectError for anything else, FileNotFoundError when there is none, OSError.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read(path)
     trailer = _decoded(path, len(data), data[-_BLOCK:])
     size = trailer.header.image_size
     if f"sha256:{trailer.diff_id.hex()}" != diff_id or trailer.tar_size != tar_size:
@@ -77,12 +78,32 @@ def peek(path: str) -> Header:
 
     Raises CorruptObjectError, FileNotFoundError when there is none, OSError.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = _open(path)
     try:
         size = os.fstat(fd).st_size
         return _decoded(path, size, os.pread(fd, _BLOCK, max(size - _BLOCK, 0))).header
     finally:
         os.close(fd)
+
+
+def read(path: str) -> bytes:
+    """All bytes of the file, unchecked. Raises CorruptObjectError for what is no file, FileNotFoundError, OSError."""
+    with open(_open(path), "rb") as file:
+        return file.read()
+
+
+def _open(path: str) -> int:
+    # Something else than a file must neither be followed nor waited for.
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise _corrupt(path, "is no file") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _corrupt(path, "is no file")
+    return fd
 
 
 def _decoded(path: str, file_size: int, block: bytes) -> _Trailer:

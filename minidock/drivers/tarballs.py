@@ -56,13 +56,14 @@ class Tarballs:
     def find(self, chain: Chain, count: int, mounted: Collection[str] = ()) -> str:
         """The name of the index of the layer ``count`` (1 is the lowest) if it is there and whole, else "".
 
-        What is ``mounted`` was read to its end before; anything else is now. Raises OSError.
+        What is ``mounted``, from the very tarball, was read to its end before; anything else is now. Raises OSError.
         """
         diff_id = chain.diff_ids[count - 1]
         for key in _names(chain, count):
             path = self.path(key)
             try:
-                header = index_file.peek(path) if key in mounted else self._checked(path, diff_id)
+                known = key in mounted and self._is_current(key, diff_id)
+                header = index_file.peek(path) if known else self._checked(path, diff_id)
             except (FileNotFoundError, CorruptObjectError):
                 continue
             if header.self_contained or count == 1 or key != hex_of(diff_id):
@@ -72,31 +73,35 @@ class Tarballs:
     def publish(self, diff_ids: Sequence[str], sealed: Sealed, *, tar: str) -> None:
         """Let ``sealed`` be the index of the topmost layer, and mount it with its tarball, which lies at ``tar`` now.
 
-        One that is there already stays, unless it is damaged. Raises OSError.
+        An equal one that is there already stays. Raises OSError.
         """
         self.initialise()
         key = hex_of(diff_ids[-1] if sealed.self_contained else chain_id(diff_ids))
-        path = self.path(key)
-        try:
-            trees.link_file(self.directory, key + _SUFFIX, sealed.data)
-        except FileExistsError:
-            if self.find(Chain(diff_ids), len(diff_ids)) != key:
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+        with self.pin.lock():
+            try:
                 trees.link_file(self.directory, key + _SUFFIX, sealed.data)
-        self._mount({key: tar})
+            except FileExistsError:
+                self._replace(key, sealed.data)
+            self._mount(key, diff_ids[-1], tar)
 
     def share(self, diff_ids: Sequence[str], keys: Sequence[str]) -> bool:
-        """Mount those of the layers that nobody uses yet; whether there were any. Raises OSError."""
+        """Mount those of the layers that nobody uses yet, and mark the others as used; whether there were any to mount.
+
+        What is mounted from another file than the tarball of now, one that was replaced, is mounted anew. Raises
+        OSError.
+        """
         there = self.pin.names()
-        tars = {
-            key: f"{self.tars}/{hex_of(diff_id)}"
-            for diff_id, key in zip(diff_ids, keys, strict=True)
-            if key and key not in there
-        }
-        if tars:
-            self._mount(tars)
-        return bool(tars)
+        wanted = []
+        for diff_id, key in zip(diff_ids, keys, strict=True):
+            if key and not (key in there and self._is_current(key, diff_id)):
+                wanted.append((key, diff_id))
+            elif key:
+                self.pin.touch(key)
+        if wanted:
+            with self.pin.lock():
+                for key, diff_id in wanted:
+                    self._mount(key, diff_id, f"{self.tars}/{hex_of(diff_id)}")
+        return bool(wanted)
 
     def lower(self, diff_id: str, key: str) -> LayerMount:
         return LayerMount(self.pin.directory, key, f"{self.tars}/{hex_of(diff_id)}")
@@ -112,11 +117,11 @@ class Tarballs:
 
     def remove(self, key: str) -> None:
         """Remove an index and unmount the layer; who uses it keeps it until then. Raises OSError."""
-        if key in self.pin.names():
-            with self.pin.lock():
-                self.pin.detach(key)
-        with suppress(FileNotFoundError):
-            os.unlink(self.path(key))
+        if not is_id(key):
+            raise ValueError(f"not the name of a layer: {key!r}")
+        with self.pin.lock():
+            self._unlink(key)
+            self.pin.detach(key)
 
     def usage(self, diff_ids: Sequence[str]) -> int:
         """Bytes on disk of the topmost layer's index."""
@@ -126,12 +131,15 @@ class Tarballs:
         return 0
 
     def rest(self, keep: Collection[str], *, seconds: float) -> None:
-        """Unmount what was not used for that long and is not named in ``keep``. Raises OSError."""
-        idle = [key for key in self.pin.idle(seconds) if key not in keep]
-        if idle:
-            with self.pin.lock():
-                for key in idle:
-                    self.pin.detach(key)
+        """Unmount what was not used for that long and is not named in ``keep``; also, however short ago, what is
+        mounted from a file that is no tarball any more, which only takes the disk. Raises OSError."""
+        with self.pin.lock():
+            for key in {*self.pin.idle(seconds), *self._orphans()}.difference(keep):
+                self.pin.detach(key)
+
+    def _orphans(self) -> list[str]:
+        """The mounts whose tarball is gone: a build or import that was killed left them."""
+        return [key for key in self.pin.names() if not os.path.exists(f"{self.tars}/{_tar_in(self.pin.note(key))}")]
 
     def path(self, key: str) -> str:
         return f"{self.directory}/{key}{_SUFFIX}"
@@ -140,17 +148,47 @@ class Tarballs:
         size = os.stat(f"{self.tars}/{hex_of(diff_id)}").st_size
         return index_file.load(path, diff_id=diff_id, tar_size=size)
 
-    def _mount(self, tars: dict[str, str]) -> None:
-        """Mount each layer that is not mounted yet with the tarball that is given for it."""
-        with self.pin.lock():
-            there = self.pin.names()
-            for key, tar in tars.items():
-                if key not in there:
-                    fd = erofs.mount(self.path(key), tar, loop=self._loop)
-                    try:
-                        self.pin.attach(key, fd)
-                    finally:
-                        os.close(fd)
+    def _is_current(self, key: str, diff_id: str) -> bool:
+        """Whether a mount is of the tarball that lies there now. While that is on its way, any mount of it serves."""
+        try:
+            status = os.stat(f"{self.tars}/{hex_of(diff_id)}")
+        except FileNotFoundError:
+            return True
+        return self.pin.note(key) == _note(diff_id, status)
+
+    def _mount(self, key: str, diff_id: str, tar: str) -> None:
+        """For the holder of the pin's lock: mount a layer from its tarball at ``tar``, unless it is so already."""
+        note, there = _note(diff_id, os.stat(tar)), self.pin.note(key)
+        if there == note:
+            return
+        if there:
+            self.pin.detach(key)
+        fd = erofs.mount(self.path(key), tar, loop=self._loop)
+        try:
+            self.pin.attach(key, fd, note=note)
+        finally:
+            os.close(fd)
+
+    def _replace(self, key: str, data: bytes) -> None:
+        """Put an index in the place of one that is another: damaged, or of an older version."""
+        with suppress(CorruptObjectError, FileNotFoundError):
+            if index_file.read(self.path(key)) == data:
+                return
+        self._unlink(key)
+        trees.link_file(self.directory, key + _SUFFIX, data)
+
+    def _unlink(self, key: str) -> None:
+        with suppress(FileNotFoundError), trees.opened(self.directory) as parent:
+            trees.remove(key + _SUFFIX, parent)
+
+
+def _note(diff_id: str, status: os.stat_result) -> str:
+    """What a mount is made of: the layer, and the very file that its tarball is."""
+    return f"{hex_of(diff_id)} {status.st_dev}:{status.st_ino}:{status.st_size}"
+
+
+def _tar_in(note: str) -> str:
+    return note.partition(" ")[0]
 
 
 def _names(chain: Chain, count: int) -> Iterator[str]:

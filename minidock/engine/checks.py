@@ -209,6 +209,9 @@ class _Check:
         with suppress(MinidockError, OSError), locks.exclusive(self._root.collection_lock):
             if digest not in mark(self._root).blobs:
                 self._blobs.remove(digest)
+                # What is mounted of it would be used on.
+                for driver in drivers_in_use(self._engine):
+                    driver.remove(digest.removeprefix("sha256:"))
                 return True
         return False
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from minidock.kernel import mount
 
-STRATEGIES = ("append", "string", "child")
+STRATEGIES = ("append", "string", "thread")
 # From here on overlayfs clones mounts that are in no mount namespace, too (clone_private_mount() in fs/namespace.c).
 _DETACHED_LOWERS = (6, 15)
 _WRITABLE_OPTIONS = ("index", "redirect_dir", "metacopy")
@@ -43,7 +43,7 @@ def overlay(
 
     ``strategy``, one of STRATEGIES, forces a way to hand the directories over; without it the first that this
     kernel and these paths allow is taken: "append", each by itself (``lowerdir+``, Linux 6.7); "string", all in one
-    parameter of 255 bytes; "child", by mount(2) in a child with a mount namespace of its own, with descriptor numbers
+    parameter of 255 bytes; "thread", by mount(2) in a thread with a mount namespace of its own, with descriptor numbers
     as relative paths: 500 layers, the kernel's limit, fit in its 4095 bytes. Descriptors go by "append" alone.
     """
     unique = list(dict.fromkeys(lowers))
@@ -66,7 +66,7 @@ def overlay(
         raise ValueError(f"the overlay strategy {strategy!r} takes no descriptors")
     if chosen == "string":
         return _in_one_string(paths, upper, work, options)
-    return _mounted_by_child(lambda: _classic(paths, upper, work, options))
+    return _mounted_by_thread(lambda: _classic(paths, upper, work, options))
 
 
 def _forget_volatile(work: str) -> None:
@@ -92,7 +92,7 @@ def _strategy(lowers: Sequence[str], upper: str, work: str) -> str:
         return "append"
     joined = ":".join(lowers)
     short = max(len(os.fsencode(value)) for value in (joined, upper, work)) <= mount.FSCONFIG_STRING_MAX
-    return "string" if short and not any(_needs_escape(path) for path in (*lowers, upper, work)) else "child"
+    return "string" if short and not any(_needs_escape(path) for path in (*lowers, upper, work)) else "thread"
 
 
 def _kernel_release() -> tuple[int, int]:
@@ -149,9 +149,9 @@ def _fsconfig_descriptor(fs_fd: int, key: str, fd: int, path: str = "") -> None:
 
 
 def _of_attached(lowers: Sequence[str | int], upper: str, work: str, options: mount.Options) -> int:
-    """Make the overlay in a child's mount namespace in which the detached mounts are attached, one upon the other, on
+    """Make the overlay in a thread's mount namespace in which the detached mounts are attached, one upon the other, on
     its root, where nothing looks."""
-    from minidock.kernel.descriptors import from_child
+    from minidock.kernel.descriptors import from_thread
     from minidock.kernel.namespaces import CLONE_NEWNS
 
     def make() -> list[int]:
@@ -161,7 +161,7 @@ def _of_attached(lowers: Sequence[str | int], upper: str, work: str, options: mo
                 mount.move_mount(lower, "/")
         return [_appended(lowers, upper, work, options)]
 
-    (made,) = from_child(make, flags=CLONE_NEWNS)
+    (made,) = from_thread(make, flags=CLONE_NEWNS)
     return made
 
 
@@ -177,18 +177,24 @@ def _in_one_string(lowers: Sequence[str], upper: str, work: str, options: mount.
 
 
 def _classic(lowers: Sequence[str], upper: str, work: str, options: mount.Options) -> str:
-    """Mount on the first lower directory, in a process that exists for nothing else; returns the mount point."""
+    """Mount on the first lower directory, in a thread that exists for nothing else; returns the mount point."""
+    opened: list[int] = []
 
     def number(path: str) -> str:
-        return str(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        return str(opened[-1])
 
-    data = "lowerdir=" + ":".join([number(path) for path in lowers])
-    if upper:
-        data += f",upperdir={number(upper)},workdir={number(work)}"
-        data += "".join(f",{name}" if value is None else f",{name}={value}" for name, value in options)
-    target = os.path.abspath(lowers[0])
-    os.chdir("/proc/self/fd")
-    mount.mount("overlay", target, "overlay", 0, data)
+    try:
+        data = "lowerdir=" + ":".join([number(path) for path in lowers])
+        if upper:
+            data += f",upperdir={number(upper)},workdir={number(work)}"
+            data += "".join(f",{name}" if value is None else f",{name}={value}" for name, value in options)
+        target = os.path.abspath(lowers[0])
+        os.chdir("/proc/self/fd")
+        mount.mount("overlay", target, "overlay", 0, data)
+    finally:
+        for fd in opened:
+            os.close(fd)
     return target
 
 
@@ -207,7 +213,7 @@ def _read_only_clone(lower: str | int) -> int:
         os.close(fd)
         if error.errno != errno.ENOSYS or isinstance(lower, int):
             raise
-        return _mounted_by_child(lambda: _read_only_bind_classic(lower))
+        return _mounted_by_thread(lambda: _read_only_bind_classic(lower))
     return fd
 
 
@@ -218,15 +224,15 @@ def _read_only_bind_classic(path: str) -> str:
     return target
 
 
-def _mounted_by_child(mounter: Callable[[], str]) -> int:
-    """Run ``mounter`` in a child with a mount namespace of its own and take a detached clone of the mount whose path
+def _mounted_by_thread(mounter: Callable[[], str]) -> int:
+    """Run ``mounter`` in a thread with a mount namespace of its own and take a detached clone of the mount whose path
     it returns. Nothing appears in the caller's namespace."""
-    from minidock.kernel.descriptors import from_child
+    from minidock.kernel.descriptors import from_thread
     from minidock.kernel.namespaces import CLONE_NEWNS
 
     def make() -> list[int]:
         mount.mount("", "/", "", mount.MS_REC | mount.MS_PRIVATE)
         return [mount.open_tree(mounter())]
 
-    (made,) = from_child(make, flags=CLONE_NEWNS)
+    (made,) = from_thread(make, flags=CLONE_NEWNS)
     return made

@@ -1,10 +1,11 @@
 """A mount namespace without a process, pinned in a directory: mounts that many share and no process's table shows.
 
 On the directory lies a small private tmpfs, which is also the root of the pinned namespace. For each mount it has a
-folder ``NAME``, on which only the namespace has the mount, and an empty file ``NAME.used``, written when the mount is
-in place, whose time of change is that of the last use; both sides see them. The file ``ns`` is the namespace itself,
-bound there from nsfs. So the host's mount table has two lines more, and a copy of the host's namespace gets nothing of
-the mounts, as the kernel copies no bound mount namespace: there the directory looks as if nothing were pinned.
+folder ``NAME``, on which only the namespace has the mount, and a mark ``NAME.used``, made when the mount is in place: a
+symbolic link whose text says what is mounted and whose time is that of the last use; both sides see them. The file
+``ns`` is the namespace itself, bound there from nsfs. So the host's mount table has two lines more, and a copy of the
+host's namespace gets nothing of the mounts, as the kernel copies no bound mount namespace: there the directory looks as
+if nothing were pinned.
 
 Sources: mount_namespaces(7), setns(2), pivot_root(2), open_tree(2), rmdir(2), copy_tree() and do_loopback() in
 fs/namespace.c. Every function raises OSError with errno and path.
@@ -66,8 +67,23 @@ class Pinned:
         finally:
             os.close(namespace)
 
-    def attach(self, name: str, mount_fd: int) -> None:
-        """Keep the detached EROFS mount that ``mount_fd`` names as ``name``; one that is there already stays.
+    def note(self, name: str) -> str:
+        """What ``attach`` noted of a mount, empty where there is none of that name."""
+        _check(name)
+        try:
+            return os.readlink(f"{self.directory}/{name}{_MARK}")
+        except FileNotFoundError:
+            return ""
+
+    def touch(self, name: str) -> None:
+        """Mark a mount as used now; one that is not there is none."""
+        _check(name)
+        with suppress(FileNotFoundError):
+            os.utime(f"{self.directory}/{name}{_MARK}", follow_symlinks=False)
+
+    def attach(self, name: str, mount_fd: int, *, note: str = "-") -> None:
+        """Keep the detached EROFS mount that ``mount_fd`` names as ``name``, with a ``note`` of what it is made of; one
+        that is there already stays.
 
         Makes directory (0700) and namespace where they are missing. The caller holds ``lock`` and closes ``mount_fd``.
         """
@@ -77,7 +93,7 @@ class Pinned:
             self._make()
         namespace = os.open(f"{self.directory}/{_NAMESPACE}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _inside(namespace, lambda: _attach(name, mount_fd))
+            _inside(namespace, lambda: _attach(name, mount_fd, note))
         finally:
             os.close(namespace)
 
@@ -102,7 +118,7 @@ class Pinned:
         for entry in sorted(self._listed(), key=len):
             with suppress(FileNotFoundError):
                 # The mark comes after the folder and tells better.
-                since[entry.removesuffix(_MARK)] = os.stat(f"{self.directory}/{entry}").st_mtime
+                since[entry.removesuffix(_MARK)] = os.lstat(f"{self.directory}/{entry}").st_mtime
         limit = time.time() - seconds
         return sorted(name for name, used in since.items() if used <= limit)
 
@@ -191,11 +207,11 @@ def _bind_new_namespace(root: int, target: str) -> None:
 
 
 def _bind_namespace_of(processor: int, root: int, target: str) -> None:
-    from minidock.kernel.descriptors import from_child
+    from minidock.kernel.descriptors import from_thread
 
     opened = [mount.open_tree(root)]
     try:
-        opened += from_child(lambda: _empty_namespace(processor, opened[0]))
+        opened += from_thread(lambda: _empty_namespace(processor, opened[0]))
         opened.append(mount.open_tree(opened[1]))
         mount.move_mount(opened[2], target)
     finally:
@@ -209,14 +225,18 @@ def _empty_namespace(processor: int, root: int) -> list[int]:
         with suppress(OSError):
             os.sched_setaffinity(0, {processor})
     unshare(CLONE_NEWNS)
-    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    # Leaves a chroot, whose root need not be a mount.
-    setns(namespace, CLONE_NEWNS)
-    mount.mount("", "/", "", mount.MS_REC | mount.MS_PRIVATE)
-    mount.move_mount(root, "/")
-    os.fchdir(root)
-    mount.pivot_root(".", ".")
-    mount.umount2(".", mount.MNT_DETACH)
+    namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Leaves a chroot, whose root need not be a mount.
+        setns(namespace, CLONE_NEWNS)
+        mount.mount("", "/", "", mount.MS_REC | mount.MS_PRIVATE)
+        mount.move_mount(root, "/")
+        os.fchdir(root)
+        mount.pivot_root(".", ".")
+        mount.umount2(".", mount.MNT_DETACH)
+    except BaseException:
+        os.close(namespace)
+        raise
     return [namespace]
 
 
@@ -224,7 +244,7 @@ def _inside(namespace: int, work: Callable[[], list[int]]) -> list[int]:
     """Run ``work`` in the mount namespace, with its root as the current directory.
 
     The calling thread itself goes there and comes back, to the root and the current directory that it had, where the
-    kernel lets it: where no other thread shares these. A child goes otherwise.
+    kernel lets it: where no other thread shares these. Another thread goes otherwise.
 
     ``work`` must import nothing: there are no files in there.
     """
@@ -238,7 +258,7 @@ def _inside(namespace: int, work: Callable[[], list[int]]) -> list[int]:
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-                made = _inside_child(namespace, work)
+                made = _inside_thread(namespace, work)
             else:
                 try:
                     made = work()
@@ -265,14 +285,14 @@ def _close(fds: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _inside_child(namespace: int, work: Callable[[], list[int]]) -> list[int]:
-    from minidock.kernel.descriptors import from_child
+def _inside_thread(namespace: int, work: Callable[[], list[int]]) -> list[int]:
+    from minidock.kernel.descriptors import from_thread
 
     def make() -> list[int]:
         setns(namespace, CLONE_NEWNS)
         return work()
 
-    return from_child(make)
+    return from_thread(make)
 
 
 def _clone_all(names: Sequence[str]) -> list[int]:
@@ -284,7 +304,7 @@ def _clone_all(names: Sequence[str]) -> list[int]:
             if os.fstat(clones[-1]).st_dev == empty:
                 raise _not_mounted(name)
             # Without a mark it is not mounted for ``names``, and the next ``attach`` mends that.
-            os.utime(name + _MARK)
+            os.utime(name + _MARK, follow_symlinks=False)
     except OSError as error:
         _close(clones)
         if error.errno == errno.ENOENT:
@@ -293,11 +313,18 @@ def _clone_all(names: Sequence[str]) -> list[int]:
     return clones
 
 
-def _attach(name: str, mount_fd: int) -> list[int]:
+def _attach(name: str, mount_fd: int, note: str) -> list[int]:
     with suppress(FileExistsError):
         os.mkdir(name, 0o700)
-    if fs_magic(name) != _EROFS_MAGIC:
-        mount.move_mount(mount_fd, name)
-    os.close(os.open(name + _MARK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    os.utime(name + _MARK)
+    mounted, marked = fs_magic(name) == _EROFS_MAGIC, os.path.lexists(name + _MARK)
+    if mounted and marked:
+        os.utime(name + _MARK, follow_symlinks=False)
+        return []
+    if mounted:
+        # Who was killed before the mark may have mounted something else.
+        mount.umount2(name, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+    if marked:
+        os.unlink(name + _MARK)
+    mount.move_mount(mount_fd, name)
+    os.symlink(note, name + _MARK)
     return []

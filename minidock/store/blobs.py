@@ -68,7 +68,7 @@ class Blobs:
         """Store several, with one sync of their directory; returns their digests. Raises StoreError."""
         digests = tuple(digest_of(data) for data in contents)
         for digest, data in zip(digests, contents, strict=True):
-            if not self._is_there(digest, len(data)):
+            if not self.is_there(digest, len(data)):
                 files.write_atomic(
                     self.path(digest), data, sync=True, mode=0o400, scratch=self.root.tmp, name_later=True
                 )
@@ -97,7 +97,7 @@ class Blobs:
         try:
             new = []
             for path, digest in staged:
-                if self._is_there(digest, os.stat(path).st_size):
+                if self.is_there(digest, os.stat(path).st_size):
                     os.unlink(path)
                 else:
                     _make_durable(path)
@@ -125,7 +125,8 @@ class Blobs:
             if is_id(name):
                 yield f"sha256:{name}"
 
-    def _is_there(self, digest: str, size: int) -> bool:
+    def is_there(self, digest: str, size: int) -> bool:
+        """Whether the blob is there with all of its bytes: another of the same digest is not stored beside it."""
         try:
             return os.stat(self.path(digest)).st_size == size
         except FileNotFoundError:

@@ -91,11 +91,15 @@ def mark(root: DataRoot, *, keep: Iterable[str] = ()) -> Live:
     return live
 
 
-def contained(root: DataRoot) -> set[str]:
-    """The digits that name the layers of containers, running or not, and of live stagings. Raises OSError."""
+def contained(root: DataRoot, diff_ids: Sequence[str]) -> set[str]:
+    """The digits that name ``diff_ids`` and the layers of containers, running or not, and of live stagings.
+
+    Raises OSError.
+    """
     live = Live(set(), set())
-    for _, diff_ids in ContainerStore(root).needs():
-        _mark_layers(diff_ids, live)
+    _mark_layers(diff_ids, live)
+    for _, needed in ContainerStore(root).needs():
+        _mark_layers(needed, live)
     live.layers.update(staging.staged_digests(root))
     return {digest.removeprefix("sha256:") for digest in live.layers}
 

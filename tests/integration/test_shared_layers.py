@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from minidock.kernel import mount
 from minidock.kernel.pinned import Pinned
 from minidock.store.layout import DataRoot
 
@@ -134,3 +138,128 @@ def test_no_layer_is_unpacked(minidock, context) -> None:
     blobs = subprocess.run(["du", "-s", minidock.root / "images"], check=True, capture_output=True, text=True)
     layers = subprocess.run(["du", "-s", minidock.root / "layers"], check=True, capture_output=True, text=True)
     assert int(layers.stdout.split()[0]) < int(blobs.stdout.split()[0]) / 10
+
+
+def blob_of(minidock, image: str) -> Path:
+    layers = json.loads(minidock.out("image", "inspect", image))[0]["RootFS"]["Layers"]
+    return minidock.root / "images/blobs/sha256" / layers[-1].removeprefix("sha256:")
+
+
+def archive_of(minidock, tmp_path: Path) -> Path:
+    path = tmp_path / "busybox.tar"
+    shutil.copyfile(blob_of(minidock, "busybox"), path)
+    return path
+
+
+def test_a_tarball_that_was_replaced_is_mounted_anew(minidock, tmp_path: Path) -> None:
+    """The same layer, stored again after its first file was damaged: what runs is the new file."""
+    archive = archive_of(minidock, tmp_path)
+    sums = minidock.out(*QUIET, "busybox", "md5sum", "/bin/busybox")
+    blob = blob_of(minidock, "busybox")
+    blob.chmod(0o600)
+    os.truncate(blob, 20480)
+    minidock("import", archive, "again")
+    assert minidock.out(*QUIET, "again", "md5sum", "/bin/busybox") == sums
+    assert minidock("image", "verify").returncode == 0
+
+
+def test_what_a_killed_import_left_does_not_keep_the_disk(minidock, tmp_path: Path) -> None:
+    """The layer's mount is of a file that never became a blob: it goes when it is stored again, or soon after."""
+    archive = archive_of(minidock, tmp_path)
+    with archive.open("ab") as file:
+        file.write(bytes(1024))
+    command = (
+        "import os, signal; from minidock.store import blobs\n"
+        "blobs.Blobs.adopt = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"from minidock import Engine; Engine({str(minidock.root)!r}, may_fork=True).import_image({str(archive)!r})"
+    )
+    for remedy in ("import", "rest"):
+        done = subprocess.run([sys.executable, "-c", command], env=minidock.environment, check=False)
+        assert done.returncode == -signal.SIGKILL
+        (lost,) = pin_of(minidock).names() - {blob_of(minidock, "busybox").name}
+        if remedy == "import":
+            minidock("import", archive, "new")
+            minidock(*QUIET, "new", "true")
+            status = (minidock.root / "images/blobs/sha256" / lost).stat()
+            assert pin_of(minidock).note(lost).endswith(f":{status.st_ino}:{status.st_size}")
+            minidock("rmi", "new")
+        else:
+            minidock("info")
+            forget_one(minidock, "busybox")
+            minidock(*QUIET, "busybox", "true")
+            assert pin_of(minidock).names() == {blob_of(minidock, "busybox").name}
+
+
+def forget_one(minidock, image: str) -> None:
+    """Unmount a layer, and let the next use see that it is time to look at the others."""
+    pin = pin_of(minidock)
+    with pin.lock():
+        pin.detach(blob_of(minidock, image).name)
+    stamp = Path(DataRoot(str(minidock.root)).run, "layers.rested")
+    if stamp.exists():
+        os.utime(stamp, (0, 0))
+
+
+def test_a_start_never_unmounts_what_it_is_about_to_use(minidock, context) -> None:
+    minidock.build(context("FROM busybox\nRUN echo here > /file\n"), "-t", "app")
+    pin = pin_of(minidock)
+    old = time.time() - 7200
+    for name in pin.names():
+        os.utime(f"{pin.directory}/{name}.used", (old, old), follow_symlinks=False)
+    forget_one(minidock, "busybox")
+    assert minidock.out(*QUIET, "app", "cat", "/file") == "here"
+
+
+def test_what_lies_in_the_place_of_an_index_does_not_stop_a_run(minidock) -> None:
+    for make in (os.mkdir, os.mkfifo, lambda path: os.symlink("/etc/passwd", path)):
+        forget(minidock)
+        make(str(minidock.root / "layers/tarball" / f"{blob_of(minidock, 'busybox').name}.idx"))
+        assert minidock.out(*QUIET, "busybox", "echo", "ok", timeout=20) == "ok"
+    check(minidock)
+
+
+def test_the_probe_is_of_one_file_system(minidock, tmp_path: Path) -> None:
+    """A file system that cannot hold indexes is mounted on the data root: layers are unpacked there."""
+    archive = archive_of(minidock, tmp_path)
+    minidock.environment["MINIDOCK_CONFIG"] = "/dev/null"
+    mount.mount("tmpfs", str(minidock.root), "tmpfs", 0)
+    try:
+        minidock("import", archive, "busybox")
+        assert minidock.out(*QUIET, "busybox", "echo", "ok") == "ok"
+        assert "unpacked trees" in minidock.out("info")
+    finally:
+        mount.umount2(str(minidock.root), mount.MNT_DETACH)
+
+
+def test_a_program_with_threads_is_never_forked_for_layers(minidock, tmp_path: Path) -> None:
+    """The caller ignores SIGCHLD and has another thread: neither a signal nor a lost child may be seen."""
+    archive = archive_of(minidock, tmp_path)
+    program = f"""
+import os, signal, threading, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+here = os.getcwd(), os.readlink("/proc/self/root"), os.readlink("/proc/self/ns/mnt")
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+from minidock import Engine
+engine = Engine({str(minidock.root)!r})
+engine.import_image({str(archive)!r}, name="new")
+engine.create("new", "true", network="none")
+assert (os.getcwd(), os.readlink("/proc/self/root"), os.readlink("/proc/self/ns/mnt")) == here
+assert not forks
+print("as before")
+"""
+    forget(minidock)
+    command = ["strace", "-qq", "-f", "-e", "trace=fork,vfork,clone,clone3", "-o", tmp_path / "calls"]
+    tracer = command if shutil.which("strace") else []
+    done = subprocess.run(
+        [*tracer, sys.executable, "-c", program],
+        env=minidock.environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "as before\n"
+    if tracer:
+        calls = (tmp_path / "calls").read_text().splitlines()
+        assert all("CLONE_THREAD" in call for call in calls if "clone" in call or "fork" in call)

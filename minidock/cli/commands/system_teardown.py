@@ -17,6 +17,6 @@ def execute(session: Session) -> int:
 
 COMMAND = Command(
     "teardown",
-    "Remove the bridge, the firewall rules and the cgroups of minidock; nothing that is stored goes.",
+    "Remove the bridge, the firewall rules, the cgroups and the layers' mounts; nothing that is stored goes.",
     execute,
 )

@@ -64,7 +64,7 @@ def check_merged(root: Path, count: int) -> None:
     assert (root / f"only-{count - 1}").read_text() == str(count - 1)
 
 
-@pytest.mark.parametrize("strategy", ["append", "child"])
+@pytest.mark.parametrize("strategy", ["append", "thread"])
 @pytest.mark.parametrize("count", [1, 2, 128, 400, 500])
 def test_writable(tmp_path: Path, strategy: str, count: int) -> None:
     where = writable(tmp_path / "container")
@@ -79,7 +79,7 @@ def test_writable(tmp_path: Path, strategy: str, count: int) -> None:
     assert (tmp_path / "layer-0" / "common").read_text() == "0"
 
 
-@pytest.mark.parametrize("strategy", ["", "append", "child"])
+@pytest.mark.parametrize("strategy", ["", "append", "thread"])
 @pytest.mark.parametrize("count", [1, 2, 128, 400, 500])
 def test_read_only(tmp_path: Path, strategy: str, count: int) -> None:
     with mounted(layers(tmp_path, count), strategy=strategy) as root:
@@ -123,7 +123,7 @@ def test_more_than_the_kernel_stacks_by_append(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.parametrize("strategy", ["append", "child"])
+@pytest.mark.parametrize("strategy", ["append", "thread"])
 def test_paths_beyond_255_bytes(tmp_path: Path, strategy: str) -> None:
     deep = "/".join(["d" * 100] * 4)
     paths = layers(tmp_path, 5, name=lambda n: f"{n}/{deep}")
@@ -133,7 +133,7 @@ def test_paths_beyond_255_bytes(tmp_path: Path, strategy: str) -> None:
     assert (tmp_path / "c" / deep / "upper" / "new").exists()
 
 
-@pytest.mark.parametrize("strategy", ["append", "child"])
+@pytest.mark.parametrize("strategy", ["append", "thread"])
 def test_paths_with_every_character_that_means_something(tmp_path: Path, strategy: str) -> None:
     paths = layers(tmp_path, 3, name=lambda n: f"{n}:a,b\\c=d e\n")
     with mounted(paths, **writable(tmp_path / "w:x,y\\:z"), strategy=strategy) as root:
@@ -175,7 +175,7 @@ def test_repeated_single_lower_is_a_read_only_bind(tmp_path: Path, strategy: str
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("strategy", ["append", "child"])
+@pytest.mark.parametrize("strategy", ["append", "thread"])
 def test_mounts_on_it_never_reach_a_shared_source(
     tmp_path: Path, in_namespaces: Callable[..., Any], strategy: str, count: int
 ) -> None:
@@ -212,7 +212,7 @@ def test_missing_lower_is_named(tmp_path: Path, strategy: str) -> None:
         overlay.overlay([present, str(tmp_path / "missing")], strategy=strategy)
 
 
-@pytest.mark.parametrize("strategy", ["", "append", "child"])
+@pytest.mark.parametrize("strategy", ["", "append", "thread"])
 def test_upper_needs_no_special_options_to_become_a_layer(tmp_path: Path, strategy: str) -> None:
     (lower,) = layers(tmp_path, 1)
     (Path(lower) / "dir").mkdir()
@@ -233,7 +233,7 @@ def test_upper_needs_no_special_options_to_become_a_layer(tmp_path: Path, strate
 
 def test_overlays_mount_goes_with_its_descriptor(tmp_path: Path) -> None:
     where = writable(tmp_path / "c")
-    fd = overlay.overlay(layers(tmp_path, 2), **where, strategy="child")
+    fd = overlay.overlay(layers(tmp_path, 2), **where, strategy="thread")
     os.close(fd)
     # The kernel marks a work directory in use; a second mount would tell of it only in its log, so the sign is that the
     # folders can be removed and made anew.
@@ -242,7 +242,7 @@ def test_overlays_mount_goes_with_its_descriptor(tmp_path: Path) -> None:
     os.close(fd)
 
 
-@pytest.mark.parametrize("strategy", ["append", "string", "child"])
+@pytest.mark.parametrize("strategy", ["append", "string", "thread"])
 def test_a_volatile_upper_can_be_mounted_again(tmp_path: Path, strategy: str) -> None:
     lower, upper, work = (tmp_path / name for name in ("lower", "upper", "work"))
     for path in (lower, upper, work):

@@ -240,7 +240,7 @@ def test_last_use(pin: Pinned, attach: Callable[[str], int]) -> None:
         attach(name)
     assert pin.idle(60) == []
     for name in names[:2]:
-        os.utime(f"{pin.directory}/{name}.used", (0, time.time() - 100))
+        os.utime(f"{pin.directory}/{name}.used", (0, time.time() - 100), follow_symlinks=False)
     assert pin.idle(60) == names[:2]
     assert pin.idle(200) == []
     check(pin, names[0])

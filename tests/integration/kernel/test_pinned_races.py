@@ -235,12 +235,12 @@ def test_a_mount_that_was_not_finished(pin: Pinned, images: dict[str, Any], tear
 
 
 def test_a_mount_without_a_mark(pin: Pinned, images: dict[str, Any]) -> None:
+    """Nobody knows what it is a mount of: it is made anew, and who uses it keeps it."""
     use(pin, images, NAMES[:1])
-    (device,) = devices(pin, NAMES[:1])
     os.unlink(f"{pin.directory}/{NAMES[0]}.used")
     assert pin.names() == set()
     assert pin.idle(0) == NAMES[:1]
-    assert use(pin, images, NAMES[:1]) == [device]
+    assert len(use(pin, images, NAMES[:1])) == 1
     assert pin.names() == set(NAMES[:1])
 
 

@@ -17,7 +17,7 @@ def test_unknown_strategy() -> None:
         overlay.overlay(["/a", "/b"], strategy="magic")
 
 
-@pytest.mark.parametrize("strategy", ["string", "child"])
+@pytest.mark.parametrize("strategy", ["string", "thread"])
 def test_descriptors_go_by_themselves(strategy: str) -> None:
     with pytest.raises(ValueError, match=f"{strategy!r} takes no descriptors"):
         overlay.overlay(["/a", 7], strategy=strategy)
@@ -33,12 +33,12 @@ def test_descriptors_go_by_themselves(strategy: str) -> None:
         ("6.1.0-18-amd64", ["/l/1", "/l/2"], "/u", "string"),
         ("5.10.0", ["/l/1", "/l/2"], "", "string"),
         ("6.6.9", ["/" + "x" * 127, "/" + "y" * 125], "", "string"),
-        ("6.6.9", ["/" + "x" * 127, "/" + "y" * 126], "", "child"),
-        ("6.1.0", ["/l/1"], "/" + "u" * 255, "child"),
-        ("6.1.0", ["/l/a:b", "/l/2"], "", "child"),
-        ("6.1.0", ["/l/a,b", "/l/2"], "", "child"),
-        ("6.1.0", ["/l/a\\b", "/l/2"], "", "child"),
-        ("6.1.0", ["/l/1"], "/u,v", "child"),
+        ("6.6.9", ["/" + "x" * 127, "/" + "y" * 126], "", "thread"),
+        ("6.1.0", ["/l/1"], "/" + "u" * 255, "thread"),
+        ("6.1.0", ["/l/a:b", "/l/2"], "", "thread"),
+        ("6.1.0", ["/l/a,b", "/l/2"], "", "thread"),
+        ("6.1.0", ["/l/a\\b", "/l/2"], "", "thread"),
+        ("6.1.0", ["/l/1"], "/u,v", "thread"),
     ],
 )
 def test_strategy_by_kernel_and_paths(

@@ -1,4 +1,4 @@
-"""Descriptors that a thread makes which stands elsewhere: with a root, current directory and mount namespace of its own.
+"""Descriptors that a thread makes which stands elsewhere, with a root, directory and mount namespace of its own.
 
 A thread and not a child: it shares the descriptors, so that none has to be sent, and the process is never forked, which
 a program with threads of its own, or with its own use of SIGCHLD, could not bear (unshare(2), setns(2): both are the

@@ -73,7 +73,8 @@ class Tarballs:
     def publish(self, diff_ids: Sequence[str], sealed: Sealed, *, tar: str) -> None:
         """Let ``sealed`` be the index of the topmost layer, and mount it with its tarball, which lies at ``tar`` now.
 
-        An equal one that is there already stays. Raises OSError.
+        An equal one that is there already stays, and so does its mount: another build may be using it, whose tarball
+        is on its way, too. Raises OSError.
         """
         self.initialise()
         key = hex_of(diff_ids[-1] if sealed.self_contained else chain_id(diff_ids))
@@ -82,7 +83,8 @@ class Tarballs:
                 trees.link_file(self.directory, key + _SUFFIX, sealed.data)
             except FileExistsError:
                 self._replace(key, sealed.data)
-            self._mount(key, diff_ids[-1], tar)
+            if not self.pin.note(key):
+                self._mount(key, diff_ids[-1], tar)
 
     def share(self, diff_ids: Sequence[str], keys: Sequence[str]) -> bool:
         """Mount those of the layers that nobody uses yet, and mark the others as used; whether there were any to mount.
@@ -100,7 +102,9 @@ class Tarballs:
         if wanted:
             with self.pin.lock():
                 for key, diff_id in wanted:
-                    self._mount(key, diff_id, f"{self.tars}/{hex_of(diff_id)}")
+                    # While the tarball is on its way, whoever has it has mounted it.
+                    with suppress(FileNotFoundError):
+                        self._mount(key, diff_id, f"{self.tars}/{hex_of(diff_id)}")
         return bool(wanted)
 
     def lower(self, diff_id: str, key: str) -> LayerMount:

@@ -50,12 +50,22 @@ class Pinned:
     def clones(self, names: Sequence[str]) -> list[int]:
         """CLOEXEC descriptors of detached clones of the mounts, in the order of ``names``; marks them as used now.
 
-        Raises FileNotFoundError naming the first that is not there; nothing stays open then.
+        One that is not there is waited for while somebody has the lock: it may be about to be another. Raises
+        FileNotFoundError naming the first that is not there; nothing stays open then.
         """
         for name in names:
             _check(name)
         if not names:
             return []
+        try:
+            return self._clones(names)
+        except FileNotFoundError:
+            if not self._is_pinned():
+                raise
+        with self.lock():
+            return self._clones(names)
+
+    def _clones(self, names: Sequence[str]) -> list[int]:
         try:
             namespace = os.open(f"{self.directory}/{_NAMESPACE}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -70,6 +80,8 @@ class Pinned:
     def note(self, name: str) -> str:
         """What ``attach`` noted of a mount, empty where there is none of that name."""
         _check(name)
+        if not self._is_pinned():
+            return ""
         try:
             return os.readlink(f"{self.directory}/{name}{_MARK}")
         except FileNotFoundError:

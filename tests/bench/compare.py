@@ -21,8 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from inputs import Contexts, busybox_tar, debian_tar, let_go, load, new_tar
+
 FIVE_RUNS = "FROM busybox\n" + "".join(f"RUN echo {n} > /file{n}\n" for n in range(5))
 COPY_FILES = "FROM busybox\nCOPY files /files\n"
+COPY_BIG = "FROM busybox\nCOPY big /big\n"
+BIG = 1_000_000_000
 # podman asks for more than the hard limits of an unprivileged host allow.
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
@@ -35,26 +39,33 @@ class Tool(NamedTuple):
     run: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
     environment: dict[str, str] = {}  # noqa: RUF012 - never changed
+    # The commands that give back the room of an image whose name is added to the first.
+    forget: tuple[tuple[str, ...], ...] = (("rmi", "-f"),)
 
     def __call__(self, *arguments: str, check: bool = True) -> None:
-        subprocess.run(
+        done = subprocess.run(
             [*self.command, *arguments],
-            check=check,
+            check=False,
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+        if check and done.returncode:
+            message = done.stderr.decode(errors="replace")
+            raise RuntimeError(f"{self.name} {' '.join(arguments)}: exit {done.returncode}\n{message}")
 
 
 class Case(NamedTuple):
-    """One row: ``work`` is timed, ``before`` is not; ``aims`` are the ratios that the design asks for, by peer."""
+    """One row: ``work`` is timed, ``before`` is not; ``aims`` are the ratios that the design asks for, by peer, and
+    ``trees`` is the one that it asks for where layers are trees, if that is another."""
 
     name: str
     work: Callable[[Tool], None]
     before: Callable[[Tool], None]
     aims: dict[str, float]
     peers: tuple[str, ...] = ("docker", "podman")
+    trees: float = 0
 
 
 def nothing(tool: Tool) -> None:
@@ -63,41 +74,38 @@ def nothing(tool: Tool) -> None:
 
 
 def cases(scratch: Path) -> list[Case]:
-    five, files = scratch / "five", scratch / "files"
-    count = iter(range(1_000_000))
-
-    def new_context(source: Path, text: str) -> Path:
-        target = scratch / f"context{next(count)}"
-        target.mkdir()
-        (target / "Dockerfile").write_text(text)
-        if source.exists():
-            shutil.copytree(source, target / "files")
-        return target
-
-    current: dict[str, Path] = {}
+    contexts = Contexts(scratch)
+    five = contexts.plain(FIVE_RUNS)
+    current: dict[tuple[str, str], Path] = {}
 
     def fresh_files(tool: Tool) -> None:
-        # The former one stays: ext4 makes files slowly for a minute after many were deleted (inodes that were freed
-        # lately are passed over one by one), which would be paid for by whoever is next.
-        current[tool.name] = new_context(files, COPY_FILES)
-        (current[tool.name] / "files" / "stamp").write_text(f"{tool.name} {time.time_ns()}")
+        current[tool.name, "copied"] = contexts.files(COPY_FILES)
         # What the tool before has left for the kernel to write must not be paid for by this one.
+        os.sync()
+
+    def fresh_big(tool: Tool) -> None:
+        # Of this size, neither the contexts nor the images of all rounds have room.
+        if (tool.name, "big") in current:
+            shutil.rmtree(current[tool.name, "big"])
+            forget(tool, "big")
+        current[tool.name, "big"] = contexts.big(COPY_BIG, BIG)
+        os.sync()
+
+    def fresh_tar(tool: Tool) -> None:
+        new_tar(debian_tar(), scratch / "new.tar")
         os.sync()
 
     def build_five(tool: Tool, *flags: str) -> None:
         tool("build", *tool.build, *flags, "-q", "-t", "five", str(five))
 
-    def copy_then_run(tool: Tool) -> None:
-        tool("build", *tool.build, "-q", "-t", "copied", str(current[tool.name]))
-        tool("run", "--rm", *tool.run, "copied", "true")
+    def copy_then_run(tool: Tool, image: str) -> None:
+        tool("build", *tool.build, "-q", "-t", image, str(current[tool.name, image]))
+        tool("run", "--rm", *tool.run, image, "true")
 
-    five.mkdir()
-    (five / "Dockerfile").write_text(FIVE_RUNS)
-    files.mkdir()
-    for number in range(10_000):
-        folder = files / f"d{number // 100}"
-        folder.mkdir(exist_ok=True)
-        (folder / f"f{number}").write_bytes(os.urandom(512) * 16)
+    def import_then_run(tool: Tool) -> None:
+        tool("import", str(scratch / "new.tar"), "debian")
+        tool("run", "--rm", *tool.run, "debian", "true")
+
     run = ("run", "--rm")
     return [
         Case(
@@ -114,8 +122,32 @@ def cases(scratch: Path) -> list[Case]:
         ),
         Case("5 x RUN, no cache", lambda tool: build_five(tool, "--no-cache"), nothing, {"docker": 0.12}, ("docker",)),
         Case("5 x RUN, all cached", build_five, nothing, {"docker": 0.5}, ("docker",)),
-        Case("COPY of 10,000 files, then run", copy_then_run, fresh_files, {"docker": 0.5}, ("docker",)),
+        Case(
+            "COPY of 10,000 files, then run",
+            lambda tool: copy_then_run(tool, "copied"),
+            fresh_files,
+            {"docker": 0.12},
+            ("docker",),
+            0.5,
+        ),
+        Case(
+            "COPY of one 1 GB file, then run",
+            lambda tool: copy_then_run(tool, "big"),
+            fresh_big,
+            {"docker": 0.35},
+            ("docker",),
+            0.5,
+        ),
+        Case("import of Debian, then run", import_then_run, fresh_tar, {}, ("docker",)),
     ]
+
+
+def forget(tool: Tool, image: str) -> None:
+    """Remove an image and what was kept to build it again, where they are."""
+    first, *others = tool.forget
+    tool(*first, image, check=False)
+    for command in others:
+        tool(*command, check=False)
 
 
 @contextmanager
@@ -126,7 +158,12 @@ def docker(scratch: Path) -> Iterator[Tool | None]:
         yield None
         return
     socket = f"unix://{scratch}/docker.sock"
-    tool = Tool("docker", (client, "-H", socket), environment={"DOCKER_BUILDKIT": "1"})
+    tool = Tool(
+        "docker",
+        (client, "-H", socket),
+        environment={"DOCKER_BUILDKIT": "1"},
+        forget=(("rmi", "-f"), ("builder", "prune", "-af")),
+    )
     with open(scratch / "dockerd.log", "wb") as log:
         process = subprocess.Popen(
             [
@@ -167,17 +204,9 @@ def podman(scratch: Path) -> Iterator[Tool | None]:
 
 def give_busybox(tools: list[Tool], scratch: Path) -> None:
     """Give every tool the same busybox image."""
-    tree = scratch / "tree"
-    for name in ("bin", "etc", "proc", "sys", "dev", "root", "tmp"):
-        (tree / name).mkdir(parents=True)
-    shutil.copy("/bin/busybox", tree / "bin/busybox")
-    listed = subprocess.run(["/bin/busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
-    for applet in listed:
-        if applet != "busybox":
-            (tree / "bin" / applet).hardlink_to(tree / "bin/busybox")
-    subprocess.run(["tar", "-C", tree, "-cf", scratch / "busybox.tar", "."], check=True)
+    tar = busybox_tar(scratch)
     for tool in tools:
-        tool("import", f"{scratch}/busybox.tar", "busybox")
+        tool("import", str(tar), "busybox")
 
 
 def measure(case: Case, tools: list[Tool], rounds: int) -> dict[str, list[float]]:
@@ -196,11 +225,12 @@ def measure(case: Case, tools: list[Tool], rounds: int) -> dict[str, list[float]
 def report(case: Case, times: dict[str, list[float]]) -> None:
     """Print one case: medians, then the ratios to each peer."""
     parts = [f"{name} {statistics.median(values) * 1000:.0f} ms" for name, values in times.items()]
-    print(f"{case.name}: " + ", ".join(parts))
+    print(f"{case.name}: " + ", ".join(parts) + f" ({load()})")
+    trees = f", where layers are trees {case.trees:.2f}" if case.trees else ""
     for peer, values in times.items():
         if peer != "minidock":
             ratios = [own / other for own, other in zip(times["minidock"], values, strict=True)]
-            aim = f" (aim {case.aims[peer]})" if peer in case.aims else ""
+            aim = f" (aim {case.aims[peer]:.2f}{trees})" if peer in case.aims else ""
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
             print(f"    minidock / {peer}: {statistics.median(ratios):.2f}, from {spread}{aim}")
 
@@ -220,11 +250,14 @@ def main() -> int:
         own = Tool("minidock", (options.minidock,), environment={"MINIDOCK_ROOT": f"{scratch}/minidock"})
         with docker(scratch) as docker_tool, podman(scratch) as podman_tool:
             tools = [tool for tool in (own, docker_tool, podman_tool) if tool]
-            give_busybox(tools, scratch)
-            for case in cases(scratch):
-                if options.only in case.name:
-                    chosen = [tool for tool in tools if tool.name == "minidock" or tool.name in case.peers]
-                    report(case, measure(case, chosen, options.rounds))
+            try:
+                give_busybox(tools, scratch)
+                for case in cases(scratch):
+                    if options.only in case.name:
+                        chosen = [tool for tool in tools if tool.name == "minidock" or tool.name in case.peers]
+                        report(case, measure(case, chosen, options.rounds))
+            finally:
+                let_go(scratch / "minidock")
     return 0
 
 

@@ -25,8 +25,10 @@ def owner_in(root_fd: int, owner: str) -> tuple[int, int]:
     Raises UsageError for bad grammar and for unknown names.
     """
     spec = parse_user(owner)
-    if spec.user.isdecimal() and (spec.group or spec.user).isdecimal():
-        return int(spec.user), int(spec.group or spec.user)
+    group = spec.group or spec.user
+    # Digits of other scripts are digits to Python, and part of a name to everybody else.
+    if spec.user.isdecimal() and group.isdecimal() and (spec.user + group).isascii():
+        return int(spec.user), int(group)
     identity = identity_in(root_fd, owner)
     return identity.uid, identity.gid if spec.group else identity.uid
 

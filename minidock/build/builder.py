@@ -57,7 +57,7 @@ def build(
         arguments = _global_arguments(request, dockerfile)
         nodes = build_graph(dockerfile, arguments.scope)
         bases = Bases(images, pull, progress=progress, staging=staging, always_pull=request.pull)
-        dispatcher = Dispatcher(dockerfile, nodes, arguments=arguments, bases=bases, network=request.network)
+        dispatcher = Dispatcher(dockerfile, nodes, arguments=arguments, bases=bases, request=request)
         for index in reachable(target, lambda number: nodes[number].needs):
             dispatcher.refuse(index)
         order = reachable(target, dispatcher.needs)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minidock.build.arguments import Arguments
     from minidock.build.bases import Bases
     from minidock.build.graph import StageNode
+    from minidock.build.request import BuildRequest
     from minidock.dockerfile.instructions import Instruction
     from minidock.dockerfile.parser import Dockerfile
     from minidock.store.images import Image
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Dispatcher:
     """Makes the states of stages. A stage's base must have its state before."""
 
-    __slots__ = ("_arguments", "_bases", "_dockerfile", "_network", "_nodes", "states")
+    __slots__ = ("_arguments", "_bases", "_dockerfile", "_nodes", "_request", "states")
 
     def __init__(
         self,
@@ -39,13 +40,13 @@ class Dispatcher:
         *,
         arguments: Arguments,
         bases: Bases,
-        network: str,
+        request: BuildRequest,
     ) -> None:
         self._dockerfile = dockerfile
         self._nodes = nodes
         self._arguments = arguments
         self._bases = bases
-        self._network = network
+        self._request = request
         self.states: dict[int, StageState] = {}
 
     def refuse(self, index: int) -> None:
@@ -146,7 +147,8 @@ class Dispatcher:
             base=base,
             config=config,
             arguments=self._arguments,
-            network=self._network,
+            network=self._request.network,
+            ulimits=self._request.ulimits,
             escape=self._dockerfile.escape,
             find_source=lambda name: self._source(node.position, name),
             parent=parent,

@@ -12,7 +12,7 @@ class BuildRequest(NamedTuple):
     empty for ``Dockerfile``, else ``dockerfile``, in the context; ``text`` is a Dockerfile's text that is given
     instead. ``tags`` are references of any form; ``target`` is a stage's name or number, empty for the last;
     ``network`` is what RUN gets by default, "bridge" or "none". ``pull`` asks for base images anew; ``no_cache`` runs
-    every step; ``labels`` are added to the image.
+    every step; ``labels`` are added to the image; ``ulimits`` are what RUN's commands have, as ``--ulimit`` says it.
     """
 
     context: str
@@ -25,3 +25,4 @@ class BuildRequest(NamedTuple):
     pull: bool = False
     network: str = "bridge"
     labels: tuple[tuple[str, str], ...] = ()
+    ulimits: tuple[str, ...] = ()

@@ -84,6 +84,7 @@ class StageState:
         "lines",
         "name",
         "network",
+        "ulimits",
     )
 
     def __init__(
@@ -98,6 +99,7 @@ class StageState:
         escape: str,
         find_source: Callable[[str], Source],
         parent: StageState | None = None,
+        ulimits: tuple[str, ...] = (),
     ) -> None:
         self.index = index
         self.name = name
@@ -105,6 +107,7 @@ class StageState:
         self.config = config
         self.arguments = arguments
         self.network = network
+        self.ulimits = ulimits
         self.escape = escape
         self.find_source = find_source
         self.cmd_set = False

@@ -36,6 +36,7 @@ class RunStep(Protocol):
         workdir: str,
         user: str,
         network: str,
+        ulimits: tuple[str, ...],
         on_output: Callable[[bytes], None],
         meanwhile: Callable[[], None],
     ) -> RunResult:

@@ -67,8 +67,16 @@ OPTIONS = (
     Option(("--cap-drop",), "Drop a capability, or ALL.", "CAP", many=True),
     Option(("--privileged",), "Give all capabilities and devices, without seccomp and masks."),
     Option(
-        ("--security-opt",), "no-new-privileges, seccomp=builtin|unconfined, systempaths=unconfined.", "OPT", many=True
+        ("--security-opt",),
+        "no-new-privileges, seccomp=FILE|unconfined, systempaths=unconfined, apparmor=PROFILE, label=disable.",
+        "OPT",
+        many=True,
     ),
+    Option(("--group-add",), "Add a group of the image's, or an ID, to the user's.", "GROUP", many=True),
+    Option(("--device",), "Give a device of the host's, or a directory of them.", "HOST[:CONTAINER[:rwm]]", many=True),
+    Option(("--device-cgroup-rule",), "Allow devices by type and numbers: 'c 10:200 rwm'.", "RULE", many=True),
+    Option(("--ulimit",), "Set a resource limit; -1 is unlimited.", "NAME=SOFT[:HARD]", many=True),
+    Option(("--sysctl",), "Set a kernel parameter of the container's own namespaces.", "NAME=VALUE", many=True),
     Option(("--network", "--net"), "bridge, none or host.", "NETWORK", default="bridge"),
     Option(("--init",), "Run an init inside that forwards signals and reaps processes."),
     Option(("--stop-signal",), "The signal that asks the container to stop.", "SIGNAL"),
@@ -79,14 +87,14 @@ OPTIONS = (
 NOT_YET = (
     "--add-host --annotation -a --attach --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cidfile "
     "-c --cpu-shares --cpu-count --cpu-percent --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpus "
-    "--cpuset-cpus --cpuset-mems --detach-keys --device --device-cgroup-rule --device-read-bps --device-read-iops "
+    "--cpuset-cpus --cpuset-mems --detach-keys --device-read-bps --device-read-iops "
     "--device-write-bps --device-write-iops --disable-content-trust --dns --dns-opt --dns-option --dns-search "
-    "--domainname --env-file --expose --gpus --group-add --health-cmd --health-interval --health-retries "
+    "--domainname --env-file --expose --gpus --health-cmd --health-interval --health-retries "
     "--health-start-interval --health-start-period --health-timeout --ip --ip6 --ipc --isolation --kernel-memory "
     "--label-file --link --link-local-ip --log-driver --log-opt --mac-address -m --memory --memory-reservation "
     "--memory-swap --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable --oom-score-adj "
     "--pid --pids-limit --platform -p --publish -P --publish-all --pull -q --quiet --restart --runtime --sig-proxy "
-    "--storage-opt --sysctl --ulimit --use-api-socket --userns --uts --volume-driver"
+    "--storage-opt --use-api-socket --userns --uts --volume-driver"
 )
 
 
@@ -116,6 +124,11 @@ def create_options(flags: dict[str, Any]) -> CreateOptions:
         "stop_signal": flags["stop_signal"] or "",
         "tty": flags["tty"],
         "interactive": flags["interactive"],
+        "ulimits": flags["ulimit"],
+        "sysctls": flags["sysctl"],
+        "devices": flags["device"],
+        "device_cgroup_rules": flags["device_cgroup_rule"],
+        "group_add": flags["group_add"],
     }
     if entrypoint is not None:
         options["entrypoint"] = (entrypoint,) if entrypoint else ()

@@ -20,12 +20,11 @@ import time
 from typing import TYPE_CHECKING
 
 from minidock.containers import merge, rest, status
-from minidock.containers.launching import NETWORKS, unknown_network
+from minidock.containers.launching import NETWORKS, PROFILE, unknown_network
 from minidock.errors import MountSpecError, NoSuchVolumeError, UsageError
 from minidock.model.capabilities import ALL, effective_set
 from minidock.model.container import Record, State
 from minidock.model.names import check_name
-from minidock.model.spec import security_options
 from minidock.store.containers import new_id
 from minidock.store.files import unlink_if_there
 
@@ -64,6 +63,7 @@ def create(
     inherited = inherited_mounts(parts, settings.volumes_from)
     record = plan_record(settings, image_id=image_id, config=config, driver=driver, inherited=inherited)
     check_sources(record.mounts, parts.volumes)
+    profile = read_profile(settings, parts)
     rootfs = _rootfs(parts)
     rootfs.ensure(record.diff_ids)
     _make_bind_sources(record.mounts, parts)
@@ -72,6 +72,9 @@ def create(
         rootfs.prepare(record.diff_ids, directory)
         if claim is not None and settings.auto_remove:
             claim.take(directory)
+        if profile:
+            with open(f"{directory}/{PROFILE}", "xb") as file:
+                file.write(profile)
         if any(mount.type == "volume" for mount in record.mounts):
             os.close(os.open(f"{directory}/{PENDING}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
@@ -152,11 +155,24 @@ def plan_record(
 
 
 def _check_walls(settings: Settings) -> None:
-    """Refuse at once what the start would refuse: names of networks, capabilities and security options."""
+    """Refuse at once what the start would refuse: networks, capabilities and what else makes the walls."""
     if settings.network not in NETWORKS:
         raise unknown_network(settings.network)
-    security_options(settings.security_opt)
     effective_set(add=settings.cap_add, drop=settings.cap_drop, available=frozenset(ALL))
+    given = settings.security_opt, settings.ulimits, settings.sysctls, settings.group_add
+    if any(given) or settings.devices or settings.device_cgroup_rules:
+        from minidock.containers.walls import check_walls
+
+        check_walls(settings)
+
+
+def read_profile(settings: Settings, parts: Parts) -> bytes:
+    """The bytes of the seccomp profile that ``--security-opt`` names, empty where it names none; see ``walls``."""
+    if not settings.security_opt:
+        return b""
+    from minidock.containers import walls
+
+    return walls.read_profile(settings, parts)
 
 
 def random_name() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minidock.errors import HostError, MinidockError, UsageError
 from minidock.store import files
@@ -12,10 +12,13 @@ from minidock.store import files
 if TYPE_CHECKING:
     from minidock.containers.parts import Parts
     from minidock.log import Log
-    from minidock.model.container import Record
+    from minidock.model.container import Record, Settings
     from minidock.model.steps import Step
 
 NETWORKS = ("bridge", "none", "host")
+
+PROFILE = "seccomp.json"
+"""The name of the seccomp profile's copy in the container's directory."""
 
 _INITS = (
     "/usr/bin/tini-static",
@@ -129,13 +132,16 @@ def write_spec(parts: Parts, record: Record, address: str) -> dict[str, object]:
 
     directory = parts.root.container_dir(record.id)
     os.makedirs(f"{directory}/rootfs", 0o755, exist_ok=True)
+    nodes, rules = devices_of(record.settings)
     spec = container_spec(
         record,
         rootfs=f"{directory}/rootfs",
         files=write_generated(directory, record, address, parts.log),
         volume_path=parts.volumes.path_of,
         available=available_capabilities(),
-        devices=host_devices() if record.settings.privileged else (),
+        devices=nodes,
+        device_rules=rules,
+        profile=f"{directory}/{PROFILE}",
         cgroups_path=f"/minidock/{record.id}",
         init=find_init() if record.settings.init else "",
     )
@@ -176,35 +182,13 @@ def find_init() -> str:
     raise HostError("no init program for --init is on this host", hint="install one, such as: apt-get install tini")
 
 
-def host_devices() -> tuple[dict[str, object], ...]:
-    """The host's device nodes, for ``--privileged``, as the runtime spec's ``linux.devices`` has them."""
-    import stat
+def devices_of(settings: Settings) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """The nodes and rules of ``devices.devices_of``, which an ordinary start does not load."""
+    if not (settings.privileged or settings.devices or settings.device_cgroup_rules):
+        return (), ()
+    from minidock.containers import devices
 
-    found: list[dict[str, object]] = []
-    skipped = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/hugepages", "/dev/.udev")
-    own = {f"/dev/{name}" for name in ("console", "ptmx", "null", "zero", "full", "random", "urandom", "tty")}
-    for directory, folders, names in os.walk("/dev"):
-        folders[:] = [name for name in folders if f"{directory}/{name}" not in skipped]
-        for name in names:
-            path = f"{directory}/{name}"
-            try:
-                status = os.lstat(path)
-            except OSError:
-                continue
-            if path in own or not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-                continue
-            found.append(
-                {
-                    "path": path,
-                    "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
-                    "major": os.major(status.st_rdev),
-                    "minor": os.minor(status.st_rdev),
-                    "fileMode": stat.S_IMODE(status.st_mode),
-                    "uid": status.st_uid,
-                    "gid": status.st_gid,
-                }
-            )
-    return tuple(found)
+    return devices.devices_of(settings)
 
 
 def _host_file(path: str) -> str:

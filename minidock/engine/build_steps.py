@@ -49,6 +49,7 @@ class StepRunner:
         workdir: str,
         user: str,
         network: str,
+        ulimits: tuple[str, ...],
         on_output: Callable[[bytes], None],
         meanwhile: Callable[[], None],
     ) -> StepResult:
@@ -62,6 +63,7 @@ class StepRunner:
             "workdir": workdir,
             "user": user,
             "network": network,
+            "ulimits": ulimits,
         }
         return self._keeper.run(request, on_output=on_output, meanwhile=meanwhile)
 

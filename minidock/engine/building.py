@@ -10,7 +10,7 @@ from minidock.build.progress import PlainProgress, QuietProgress
 from minidock.build.request import BuildRequest
 from minidock.engine.build_steps import StepRunner
 from minidock.engine.parts import open_rootfs
-from minidock.engine.settings import pairs
+from minidock.engine.settings import check_texts, pairs
 from minidock.errors import NoSuchImageError, UsageError
 from minidock.store.images import Images
 
@@ -33,10 +33,15 @@ def build(
     target: str,
     no_cache: bool,
     network: str,
+    ulimits: Sequence[str],
     progress: int | None,
     quiet: bool,
 ) -> str:
     """Build an image; its ID. The caller is forked for RUN."""
+    if ulimits:
+        from minidock.model.ulimits import parse_ulimits
+
+        parse_ulimits(ulimits)
     request = BuildRequest(
         context=context,
         dockerfile=dockerfile,
@@ -47,6 +52,7 @@ def build(
         no_cache=no_cache,
         network=network,
         labels=pairs(labels),
+        ulimits=check_texts(*ulimits),
     )
     root = engine.ready()
     with StepRunner(root, engine.log) as run:

@@ -226,14 +226,16 @@ class Engine(EngineBase):
         target: str = "",
         no_cache: bool = False,
         network: str = "bridge",
+        ulimits: Sequence[str] = (),
         progress: int | None = None,
         quiet: bool = False,
     ) -> str:
         """Build an image from a context directory; return its ID.
 
         The Dockerfile is the path ``dockerfile``, or ``text``, or the context's own. ``target`` is a stage; ``network``
-        is what RUN has, "bridge" or "none"; ``progress`` is a descriptor to tell the steps on, with ``quiet`` only
-        warnings and the output of a step that fails. Raises DockerfileError and BuildError with their place.
+        is what RUN has, "bridge" or "none", ``ulimits`` are its limits as ``--ulimit`` takes them; ``progress`` is a
+        descriptor to tell the steps on, with ``quiet`` only warnings and the output of a step that fails. Raises
+        DockerfileError and BuildError with their place.
         """
         options: dict[str, Any] = {
             "text": text,
@@ -244,6 +246,7 @@ class Engine(EngineBase):
             "target": target,
             "no_cache": no_cache,
             "network": network,
+            "ulimits": ulimits,
             "quiet": quiet,
         }
         if not self.may_fork:

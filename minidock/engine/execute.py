@@ -72,7 +72,7 @@ def _process(parts: Parts, record: Record, command: Sequence[str], options: Mapp
     ``privileged`` gives all capabilities and keeps the filter, as in docker. Raises UsageError, CorruptObjectError.
     """
     from minidock.runtime import seccomp
-    from minidock.runtime.plan import available_capabilities
+    from minidock.runtime.plan import available_capabilities, confining, raise_limits, read_limits
 
     if not command:
         raise UsageError("there is no command to run", hint="give it after the container's name")
@@ -83,6 +83,7 @@ def _process(parts: Parts, record: Record, command: Sequence[str], options: Mapp
     try:
         bounding = frozenset(spec["process"]["capabilities"]["bounding"])
         profile, no_new_privs = spec["annotations"][SECCOMP], bool(spec["process"]["noNewPrivileges"])
+        limits = spec["process"]["rlimits"]
     except (KeyError, TypeError) as error:
         raise CorruptObjectError(f"the runtime spec of container {record.name} is damaged: no {error}") from None
     env = merge_env(record.env, environment(options["env"]))
@@ -95,6 +96,10 @@ def _process(parts: Parts, record: Record, command: Sequence[str], options: Mapp
         capabilities=available_capabilities() if options["privileged"] else bounding,
         no_new_privs=no_new_privs,
         program=seccomp.program(profile=profile, bounding=bounding, cache_dir=f"{parts.root.cache}/seccomp"),
+        limits=read_limits(limits),
+        raising=raise_limits(limits),
+        groups=record.settings.group_add,
+        apparmor=confining(spec["process"]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minidock.containers import launching
-from minidock.containers.create import check_sources, inherited_mounts, plan_record
+from minidock.containers.create import check_sources, inherited_mounts, plan_record, read_profile
 from minidock.engine.containers import settings_of
 from minidock.engine.listings import ExplainedStep
 from minidock.engine.parts import make_parts
@@ -45,13 +45,16 @@ def explain(engine: EngineBase, image: str, command: Sequence[str], options: Map
         created=1,
     )
     directory = parts.root.container_dir(ID)
+    read_profile(settings, parts)
+    nodes, rules = launching.devices_of(settings)
     spec = container_spec(
         record,
         rootfs=f"{directory}/rootfs",
         files=[(target, f"{directory}/{target[5:]}") for target in GENERATED if target not in _taken(record)],
         volume_path=lambda name: f"{parts.root.volumes}/{name}/_data",
         available=available_capabilities(),
-        devices=launching.host_devices() if settings.privileged else (),
+        devices=nodes,
+        device_rules=rules,
         cgroups_path=f"/minidock/{ID}",
         init=launching.find_init() if settings.init else "",
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from minidock.containers import status
+from minidock.containers.launching import PROFILE
 from minidock.containers.logs import format_time, log_path
 from minidock.engine.parts import make_parts
 from minidock.model.container import PAUSED, RUNNING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from minidock.engine.base import EngineBase
-    from minidock.model.container import Record, State
+    from minidock.model.container import Record, Settings, State
     from minidock.model.mounts import Mount
     from minidock.store.layout import DataRoot
     from minidock.volumes.volumes import Volumes
@@ -47,7 +52,7 @@ def describe(record: Record, state: State, *, root: DataRoot, volumes: Volumes) 
         "GraphDriver": {"Name": record.driver, "Data": {"WritableDir": directory, "DiffIDs": list(record.diff_ids)}},
         "Mounts": [_mount(mount, volumes) for mount in record.mounts],
         "Config": _config(record),
-        "HostConfig": _host_config(record),
+        "HostConfig": _host_config(record, directory),
         "NetworkSettings": _network(record, state),
     }
 
@@ -107,7 +112,7 @@ def _config(record: Record) -> dict[str, Any]:
     }
 
 
-def _host_config(record: Record) -> dict[str, Any]:
+def _host_config(record: Record, directory: str) -> dict[str, Any]:
     settings = record.settings
     binds = [
         f"{m.source}:{m.target}" + (":ro" if m.read_only else "")
@@ -130,12 +135,52 @@ def _host_config(record: Record) -> dict[str, Any]:
         "CapDrop": list(settings.cap_drop) or None,
         "Privileged": settings.privileged,
         "ReadonlyRootfs": settings.read_only,
-        "SecurityOpt": list(settings.security_opt) or None,
+        "SecurityOpt": _security_opt(settings, directory) if settings.security_opt else None,
+        "GroupAdd": list(settings.group_add) or None,
+        "Devices": _devices(settings.devices) if settings.devices else None,
+        "DeviceCgroupRules": list(settings.device_cgroup_rules) or None,
+        "Ulimits": _ulimits(settings.ulimits) if settings.ulimits else None,
+        "Sysctls": dict(text.split("=", 1) for text in settings.sysctls) or None,
         "ShmSize": settings.shm_size,
         "Init": settings.init,
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "LogConfig": {"Type": "json-file", "Config": {}},
     }
+
+
+def _security_opt(settings: Settings, directory: str) -> list[str]:
+    """The options, with the text of a seccomp profile, as docker has it, in place of the path that was given."""
+    from minidock.model.security import security_options
+
+    profile = security_options(settings.security_opt).profile
+    texts = list(settings.security_opt)
+    with contextlib.suppress(OSError, ValueError):
+        if profile:
+            with open(f"{directory}/{PROFILE}", "rb") as file:
+                value = json.dumps(json.load(file), separators=(",", ":"))
+            texts = [f"seccomp={value}" if text == f"seccomp={profile}" else text for text in texts]
+    return texts
+
+
+def _devices(texts: Iterable[str]) -> list[dict[str, str]]:
+    from minidock.model.devices import parse_device
+
+    return [
+        {"PathOnHost": request.host, "PathInContainer": request.container, "CgroupPermissions": request.access}
+        for request in map(parse_device, texts)
+    ]
+
+
+def _ulimits(texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Docker says no limit as -1."""
+    from minidock.model.ulimits import UNLIMITED, parse_ulimits
+
+    def number(value: int) -> int:
+        return -1 if value == UNLIMITED else value
+
+    return [
+        {"Name": limit.name, "Hard": number(limit.hard), "Soft": number(limit.soft)} for limit in parse_ulimits(texts)
+    ]
 
 
 def _network(record: Record, state: State) -> dict[str, Any]:

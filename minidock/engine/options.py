@@ -13,7 +13,8 @@ class CreateOptions(TypedDict, total=False):
 
     ``env`` and ``labels`` are mappings, or ``NAME=VALUE`` texts. ``volumes`` are texts as ``-v`` takes them, ``mounts``
     as ``--mount`` takes them or ``Mount`` values, ``tmpfs`` as ``--tmpfs``,
-    ``volumes_from`` as ``--volumes-from``. Sizes are bytes, times seconds.
+    ``volumes_from`` as ``--volumes-from``; so are ``ulimits``, ``devices``, ``device_cgroup_rules`` and ``group_add``;
+    ``sysctls`` are a mapping or ``NAME=VALUE`` texts. Sizes are bytes, times seconds.
     """
 
     name: str
@@ -41,3 +42,8 @@ class CreateOptions(TypedDict, total=False):
     shm_size: int
     tty: bool
     interactive: bool
+    ulimits: Sequence[str]
+    sysctls: Mapping[str, str] | Sequence[str]
+    devices: Sequence[str]
+    device_cgroup_rules: Sequence[str]
+    group_add: Sequence[str]

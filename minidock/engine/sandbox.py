@@ -58,6 +58,7 @@ class Sandbox:
             available=self._available,
             network=network,
             hostname=HOSTNAME,
+            ulimits=tuple(request["ulimits"]),
         )
         cache = f"{self._root.cache}/seccomp"
         return plan(spec, root=decode_root(request["root"]), extra=extra, cgroup=self._cgroup, seccomp_cache=cache)

@@ -22,8 +22,11 @@ _AS_GIVEN = (
     *("name", "workdir", "user", "hostname", "read_only", "keep", "auto_remove", "privileged", "network", "init"),
     *("stop_signal", "stop_timeout", "tty", "interactive"),
 )
-_TEXTS = ("volumes_from", "cap_add", "cap_drop", "security_opt")
-_OPTIONS = {*_AS_GIVEN, *_TEXTS, "env", "entrypoint", "labels", "volumes", "mounts", "tmpfs", "shm_size"}
+_TEXTS = (
+    *("volumes_from", "cap_add", "cap_drop", "security_opt", "ulimits", "devices", "device_cgroup_rules"),
+    "group_add",
+)
+_OPTIONS = {*_AS_GIVEN, *_TEXTS, "env", "entrypoint", "labels", "volumes", "mounts", "tmpfs", "shm_size", "sysctls"}
 _MAX_HOSTNAME = 64
 _MAX_BYTES = 2**63 - 1
 _MAX_SECONDS = 10**9
@@ -40,6 +43,10 @@ def make_settings(image: str, command: Sequence[str], **options: Unpack[CreateOp
     values = {name: given[name] for name in _AS_GIVEN if name in given}
     values |= {name: check_texts(*given[name]) for name in _TEXTS if name in given}
     entrypoint = given.get("entrypoint")
+    if values.get("security_opt"):
+        from minidock.model.security import with_whole_paths
+
+        values["security_opt"] = with_whole_paths(values["security_opt"], cwd=os.getcwd())
     settings = Settings(
         image=image,
         command=check_texts(*command),
@@ -48,6 +55,7 @@ def make_settings(image: str, command: Sequence[str], **options: Unpack[CreateOp
         labels=pairs(given.get("labels", ())),
         mounts=_mounts(given.get("volumes", ()), given.get("mounts", ()), given.get("tmpfs", ())),
         shm_size=given.get("shm_size") or SHM_SIZE,
+        sysctls=_sysctls(given.get("sysctls", ())),
         **values,
     )
     _check(settings)
@@ -127,6 +135,12 @@ def pairs(values: Mapping[str, str] | Sequence[str]) -> tuple[tuple[str, str], .
             raise UsageError(f"invalid label {text!r}", hint="the form is NAME=VALUE")
         result[name] = value
     return tuple(result.items())
+
+
+def _sysctls(values: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, Mapping):
+        values = [f"{name}={value}" for name, value in values.items()]
+    return check_texts(*values)
 
 
 def _mounts(volumes: Sequence[str], mounts: Sequence[str | Mount], tmpfs: Sequence[str]) -> tuple[Mount, ...]:

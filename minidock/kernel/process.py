@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SIGKILL = 9
 _SIGSTOP = 19
 _SIGNALS = 64
+_RLIMIT_LOCKS = 10
 _SIG_SETMASK = 2
 _SIGSET_SIZE = 128
 _INT_SIZE = 4
@@ -38,6 +39,7 @@ _KEYCTL_SETPERM = 5
 _KEYCTL_DESCRIBE = 6
 _KEY_USR_SEARCH = 0x00080000
 _CLOSE_RANGE_LAST = 0xFFFFFFFF
+_FAILURE_MOST = 8192
 
 libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
 libc.signal.restype = ctypes.c_void_p
@@ -244,10 +246,12 @@ def send_failure(fd: int, failure: Failure) -> None:
 def read_failure(fd: int) -> Failure | None:
     """Read a CLOEXEC pipe to its end: None means that the child's exec succeeded (or that the child died silently).
 
-    Blocks until every writer is gone. Understands ``send_failure`` and the exec trampoline's bare errno.
+    Blocks until every writer is gone, or has written more than a failure's size: between the trampoline's exec and the
+    command's, a process of the container may have got hold of the other end, and could write without end. Understands
+    ``send_failure`` and the exec trampoline's bare errno.
     """
     data = b""
-    while chunk := os.read(fd, 4096):
+    while len(data) <= _FAILURE_MOST and (chunk := os.read(fd, 4096)):
         data += chunk
     return parse_failure(data)
 
@@ -344,16 +348,24 @@ def close_from(lowest: int, *, keep: Collection[int] = ()) -> None:
     syscall(SYS_CLOSE_RANGE, first, _CLOSE_RANGE_LAST, 0)
 
 
+def limit_number(name: str) -> int:
+    """The kernel's number of a resource limit: "RLIMIT_NOFILE" or "nofile". OSError(EINVAL) for an unknown one."""
+    key = name.upper()
+    key = key if key.startswith("RLIMIT_") else f"RLIMIT_{key}"
+    # Python has no name for RLIMIT_LOCKS, which no kernel since 2.4 looks at.
+    number: int | None = _RLIMIT_LOCKS if key == "RLIMIT_LOCKS" else getattr(resource, key, None)
+    if number is None:
+        raise OSError(errnos.EINVAL, "unknown resource limit", name)
+    return number
+
+
 def set_rlimit(name: str, soft: int, hard: int, *, pid: int = 0) -> None:
     """Set a resource limit by its name, "RLIMIT_NOFILE" or "nofile"; -1 is unlimited; ``pid`` 0 is the caller.
 
     Raises OSError(EINVAL) for an unknown name or a soft limit above the hard one, PermissionError for a hard limit
     above the present one without CAP_SYS_RESOURCE.
     """
-    key = name.upper()
-    number = getattr(resource, key if key.startswith("RLIMIT_") else f"RLIMIT_{key}", None)
-    if number is None:
-        raise OSError(errnos.EINVAL, "unknown resource limit", name)
+    number = limit_number(name)
     try:
         resource.prlimit(pid, number, (soft, hard))
     except ValueError as error:

@@ -65,8 +65,18 @@ _NEWEST = max(_NEWER.values())
 _INSTRUCTION = struct.Struct("=HBBI")
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
 _JUMP, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_NOT_BELOW = 0x05, 0x15, 0x25, 0x35
-_OFFSET_NUMBER, _OFFSET_ARCH = 0, 4
+# The low half of the first argument: every machine that has socketcall here is little-endian.
+_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENT = 0, 4, 16
 _X32_BIT = 0x40000000
+
+
+# i386's socketcall(2) and what its first argument means (include/uapi/linux/net.h).
+_I386_SOCKETCALL = 102
+_SOCKETCALLS = (
+    *("", "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv"),
+    *("sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg"),
+    "sendmmsg",
+)
 
 
 class Comparison(NamedTuple):
@@ -101,8 +111,9 @@ def compile_filter(default_action: int, rules: Iterable[Rule], archs: Sequence[s
 
     ``archs`` are libseccomp's names (``x86_64``, ``x86``, ``x32``, ``aarch64``, ...) beside the native one; calls of
     any other are killed. A rule whose action is the default's is passed over, so is a name that neither libseccomp nor
-    this module knows. Where the default is an errno, calls newer than any known one get ENOSYS instead: the C library
-    falls back only on that. Raises OSError.
+    this module knows (``unknown_names``). Where the default is an errno, calls newer than any known one get ENOSYS
+    instead: the C library falls back only on that. What libseccomp opens of i386's socketcall beside a rule about a
+    call's arguments stays closed (``_closed_socketcalls``). Raises OSError.
     """
     import pyseccomp
 
@@ -112,11 +123,14 @@ def compile_filter(default_action: int, rules: Iterable[Rule], archs: Sequence[s
         program.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
     tokens = {pyseccomp.system_arch()}
     for name in archs:
-        arch = getattr(pyseccomp.Arch, name.upper())
+        arch = getattr(pyseccomp.Arch, name.upper(), None)
+        if arch is None:
+            raise OSError(errno.EINVAL, f"unknown architecture {name!r}")
         if arch not in tokens:
             program.add_arch(arch)
             tokens.add(arch)
     newer: dict[int, int] = {}
+    rules = tuple(rules)
     for rule in rules:
         if rule.action == default_action:
             continue
@@ -129,7 +143,17 @@ def compile_filter(default_action: int, rules: Iterable[Rule], archs: Sequence[s
     x32 = pyseccomp.Arch.X32 in tokens
     words = {_audit_arch(token, pyseccomp.Arch.X32, pyseccomp.Arch.X86_64) for token in tokens}
     beyond = error_action(errno.ENOSYS) if default_action & 0xFFFF0000 == error_action(0) else default_action
-    return _prologue(sorted(words), newer, beyond, x32=x32) + _export(program)
+    closed = _closed_socketcalls(rules, default_action) if pyseccomp.Arch.X86 in tokens else ()
+    before = _close_socketcalls(closed, int(pyseccomp.Arch.X86), default_action) if closed else b""
+    return before + _prologue(sorted(words), newer, beyond, x32=x32) + _export(program)
+
+
+def unknown_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that are no system call of this machine as far as libseccomp and this module know, sorted."""
+    import pyseccomp
+
+    arch = pyseccomp.system_arch()
+    return tuple(sorted(name for name in names if name not in _NEWER and pyseccomp.resolve_syscall(arch, name) == -1))
 
 
 def load(program: bytes, *, log: bool = False) -> None:
@@ -201,6 +225,42 @@ def _prologue(archs: Sequence[int], newer: dict[int, int], beyond: int, *, x32: 
     head += [_instruction(_JUMP_EQUAL, arch, on_true=len(archs) - index) for index, arch in enumerate(archs)]
     head.append(_instruction(_JUMP, len(body)))
     return b"".join(head + body)
+
+
+def _closed_socketcalls(rules: Sequence[Rule], default_action: int) -> tuple[int, ...]:
+    """The numbers of i386's socketcall(2) that must get the default action, 0 for all.
+
+    A rule that allows ``socket`` makes libseccomp allow ``socketcall(SYS_SOCKET)`` too, and with any arguments, for
+    they lie behind a pointer: a profile that allows some families would allow them all (containerd#13330). So what a
+    profile allows by arguments alone is closed there, and everything where it gives ``socketcall`` the default action,
+    which libseccomp is never told. A profile that allows ``socketcall`` means it.
+    """
+    if default_action in (ALLOW, LOG):
+        return ()
+    named = [rule.action for rule in rules if "socketcall" in rule.names]
+    if named:
+        return () if any(action != default_action for action in named) else (0,)
+    opened = {name for rule in rules if rule.action != default_action for name in rule.names}
+    whole = {name for rule in rules if rule.action != default_action and not rule.comparisons for name in rule.names}
+    return tuple(number for number, name in enumerate(_SOCKETCALLS) if name in opened - whole)
+
+
+def _close_socketcalls(numbers: Sequence[int], arch: int, action: int) -> bytes:
+    """What answers those calls before all else, and falls through for everything else."""
+    refuse = _instruction(_RETURN, action)
+    if 0 in numbers:
+        tests = [refuse]
+    else:
+        tests = [_instruction(_LOAD, _OFFSET_ARGUMENT)]
+        for number in numbers:
+            tests += [_instruction(_JUMP_EQUAL, number, on_false=1), refuse]
+    head = [
+        _instruction(_LOAD, _OFFSET_ARCH),
+        _instruction(_JUMP_EQUAL, arch, on_false=len(tests) + 2),
+        _instruction(_LOAD, _OFFSET_NUMBER),
+        _instruction(_JUMP_EQUAL, _I386_SOCKETCALL, on_false=len(tests)),
+    ]
+    return b"".join(head + tests)
 
 
 def _instruction(opcode: int, value: int, *, on_true: int = 0, on_false: int = 0) -> bytes:

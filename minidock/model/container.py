@@ -16,7 +16,8 @@ EXITED = "exited"
 class Settings(NamedTuple):
     """What the flags of ``run`` and ``create`` say. Empty or None means: not given, the image or the default decides.
 
-    ``env`` holds ``NAME=value`` texts; ``memory`` sizes are bytes; ``stop_timeout`` is seconds, -1 for ever.
+    ``env`` holds ``NAME=value`` texts; ``memory`` sizes are bytes; ``stop_timeout`` is seconds, -1 for ever. What
+    ``--ulimit``, ``--sysctl``, ``--device``, ``--device-cgroup-rule`` and ``--group-add`` say is kept as it was given.
     """
 
     image: str
@@ -44,6 +45,11 @@ class Settings(NamedTuple):
     shm_size: int = 67108864
     tty: bool = False
     interactive: bool = False
+    ulimits: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
 
 
 class Record(NamedTuple):

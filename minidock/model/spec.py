@@ -1,8 +1,9 @@
 """From a container to its OCI runtime spec (runtime-spec 1.2): the default sandbox as data.
 
-What the spec cannot say is an annotation: the user by name (resolved inside the root file system) and the seccomp
-profile by name; in a mount, the volume that it is of and a path below that. Mounts are listed in the order in which
-they are made: the engine's own first, then the others, shallow before deep.
+What the spec cannot say is an annotation: the user and further groups by name (resolved inside the root file system)
+and the seccomp profile by name or path; in a mount, the volume that it is of and a path below that; in a resource
+limit, that it was asked for and must be met, not only as far as the caller's own goes. Mounts are listed in the order
+in which they are made: the engine's own first, then the others, shallow before deep.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from minidock.model.mounts import Mount
 
 VERSION = "1.2.0"
 USER = "io.minidock.user"
+GROUPS = "io.minidock.groups"
 SECCOMP = "io.minidock.seccomp"
 SUBPATH = "io.minidock.subpath"
 VOLUME = "io.minidock.volume"
+ASKED = "io.minidock.asked"
 INIT_TARGET = "/sbin/docker-init"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -45,6 +48,9 @@ LIMITS = (("RLIMIT_CORE", 0, 0), ("RLIMIT_NOFILE", 1024, 524288), ("RLIMIT_NPROC
 is mean that one. Descriptors as systemd has them (select(2) breaks above 1024); processes are limited by the cgroup, as
 RLIMIT_NPROC counts those of a user ID over all containers."""
 
+SYSCTLS = (("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0"))
+"""Every container's own network has these; a kernel may be built without one, and then has nothing to restrict."""
+
 _NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _FLAGS = ("nosuid", "noexec", "nodev")
 LXCFS = frozenset(
@@ -67,7 +73,9 @@ LXCFS = frozenset(
 class Sandbox(NamedTuple):
     """What decides the walls: the same for containers and build steps.
 
-    ``available`` is the engine's own bounding set; ``devices`` are further nodes as the spec's ``linux.devices``.
+    ``available`` is the engine's own bounding set; ``devices`` are further nodes as the spec's ``linux.devices``,
+    ``device_rules`` further rules as its ``linux.resources.devices``; ``profile`` is where the seccomp profile lies
+    that ``security_opt`` names; ``ulimits`` and ``sysctls`` are texts as the flags have them.
     """
 
     available: frozenset[str]
@@ -79,16 +87,22 @@ class Sandbox(NamedTuple):
     shm_size: int = 67108864
     pids_limit: int = 2048
     devices: tuple[dict[str, Any], ...] = ()
+    device_rules: tuple[dict[str, Any], ...] = ()
+    profile: str = ""
+    ulimits: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()
 
 
 class Process(NamedTuple):
-    """The process that runs inside. ``env`` is whole but for HOME; ``user`` is docker's ``user[:group]`` text."""
+    """The process that runs inside. ``env`` is whole but for HOME; ``user`` is docker's ``user[:group]`` text,
+    ``groups`` are names or IDs of further groups."""
 
     args: tuple[str, ...]
     env: tuple[str, ...]
     cwd: str = "/"
     user: str = ""
     terminal: bool = False
+    groups: tuple[str, ...] = ()
 
 
 def container_spec(
@@ -99,14 +113,17 @@ def container_spec(
     volume_path: Callable[[str], str],
     available: frozenset[str],
     devices: tuple[dict[str, Any], ...] = (),
+    device_rules: tuple[dict[str, Any], ...] = (),
+    profile: str = "",
     cgroups_path: str = "",
     init: str = "",
 ) -> dict[str, Any]:
     """The runtime spec of a container.
 
     ``rootfs`` is the bundle's directory on which the root is mounted; ``files`` are generated files as pairs of target
-    and host path; ``volume_path`` gives a volume's directory; ``init`` is the host's init program for ``--init``.
-    Raises UsageError for capabilities, security options and mount targets that make no sense.
+    and host path; ``volume_path`` gives a volume's directory; ``devices``, ``device_rules`` and ``profile`` are as in
+    ``Sandbox``; ``init`` is the host's init program for ``--init``. Raises UsageError for capabilities, security
+    options, limits, kernel parameters and mount targets that make no sense.
     """
     settings = record.settings
     env = with_defaults(record.env, hostname=record.hostname, terminal=settings.tty)
@@ -115,7 +132,7 @@ def container_spec(
     if settings.init:
         binds.append(bind_mount(init, INIT_TARGET, options=("bind", "rprivate", "ro")))
     return _spec(
-        Process(args, env, record.workdir or "/", record.user, settings.tty),
+        Process(args, env, record.workdir or "/", record.user, settings.tty, settings.group_add),
         Sandbox(
             available=available,
             cap_add=settings.cap_add,
@@ -125,6 +142,10 @@ def container_spec(
             network=settings.network,
             shm_size=settings.shm_size,
             devices=devices,
+            device_rules=device_rules,
+            profile=profile,
+            ulimits=settings.ulimits,
+            sysctls=settings.sysctls,
         ),
         rootfs=rootfs,
         read_only=settings.read_only,
@@ -144,11 +165,15 @@ def step_spec(
     network: str = "bridge",
     hostname: str = "buildkitsandbox",
     cgroups_path: str = "",
+    ulimits: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The runtime spec of a build step: the default sandbox, with generated ``files`` bound in."""
+    """The runtime spec of a build step: the default sandbox, with generated ``files`` bound in.
+
+    ``ulimits`` are texts as ``--ulimit`` has them; raises UsageError for one that makes no sense.
+    """
     return _spec(
         process._replace(env=with_defaults(process.env, hostname="", terminal=False)),
-        Sandbox(available=available, network=network),
+        Sandbox(available=available, network=network, ulimits=ulimits),
         rootfs=rootfs,
         read_only=False,
         hostname=hostname,
@@ -172,31 +197,6 @@ def with_defaults(env: Iterable[str], *, hostname: str, terminal: bool) -> tuple
 
 def bind_mount(source: str, target: str, *, options: Sequence[str]) -> dict[str, Any]:
     return {"destination": target, "type": "bind", "source": source, "options": list(options)}
-
-
-def security_options(options: Sequence[str]) -> tuple[bool, str, bool]:
-    """Read ``--security-opt`` values: (no_new_privs, seccomp profile, system paths unconfined).
-
-    The profile is "builtin", "unconfined" or a path, or empty where none is named. Raises UsageError for an option that
-    minidock does not know or the host does not have.
-    """
-    no_new_privs, seccomp, unconfined = False, "", False
-    for option in options:
-        key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
-        if key == "no-new-privileges" and value in {"", "true", "false"}:
-            no_new_privs = value != "false"
-        elif key == "seccomp" and value in {"builtin", "unconfined"}:
-            seccomp = value
-        elif option == "systempaths=unconfined":
-            unconfined = True
-        elif (key == "label" and value in {"disable", ""}) or (key == "apparmor" and value == "unconfined"):
-            continue
-        else:
-            raise UsageError(
-                f"unsupported value {option!r} for --security-opt",
-                hint="minidock knows no-new-privileges, seccomp=builtin|unconfined and systempaths=unconfined",
-            )
-    return no_new_privs, seccomp, unconfined
 
 
 def check_target(target: str) -> str:
@@ -224,8 +224,7 @@ def _spec(
     replaced: dict[str, str],
     cgroups_path: str,
 ) -> dict[str, Any]:
-    no_new_privs, seccomp, unconfined = security_options(sandbox.security_opt)
-    open_paths = sandbox.privileged or unconfined
+    no_new_privs, seccomp, open_paths, apparmor = _security(sandbox)
     if sandbox.privileged:
         caps = sorted(sandbox.available)
     else:
@@ -241,7 +240,8 @@ def _spec(
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
             "noNewPrivileges": no_new_privs,
             "oomScoreAdj": 0,
-            "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in LIMITS],
+            "rlimits": _rlimits(sandbox.ulimits),
+            **({"apparmorProfile": apparmor} if apparmor else {}),
         },
         "root": {"path": rootfs, "readonly": read_only},
         "hostname": hostname,
@@ -251,16 +251,17 @@ def _spec(
         ],
         "annotations": {
             USER: process.user,
-            SECCOMP: seccomp or ("unconfined" if sandbox.privileged else "builtin"),
+            SECCOMP: seccomp,
+            **({GROUPS: " ".join(process.groups)} if process.groups else {}),
         },
         "linux": {
             "namespaces": _namespaces(sandbox.network),
             "maskedPaths": [] if open_paths else list(MASKED),
             "readonlyPaths": [] if open_paths else list(READ_ONLY),
             # A directory of the host's at /dev is not ours to fill (runc, needsSetupDev); a tmpfs there is.
-            "devices": [] if replaced.get("/dev", "tmpfs") != "tmpfs" else [*_default_devices(), *sandbox.devices],
-            "resources": {"devices": _device_rules(sandbox.privileged), "pids": {"limit": sandbox.pids_limit}},
-            "sysctl": _sysctls(sandbox.network),
+            "devices": [] if replaced.get("/dev", "tmpfs") != "tmpfs" else _devices(sandbox.devices),
+            "resources": {"devices": _device_rules(sandbox), "pids": {"limit": sandbox.pids_limit}},
+            "sysctl": _sysctls(sandbox),
             "cgroupsPath": cgroups_path,
         },
     }
@@ -273,10 +274,43 @@ def _namespaces(network: str) -> list[dict[str, str]]:
     return [{"type": kind} for kind in kinds]
 
 
-def _sysctls(network: str) -> dict[str, str]:
-    if network == "host":
-        return {}
-    return {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
+def _security(sandbox: Sandbox) -> tuple[bool, str, bool, str]:
+    """no_new_privs, the seccomp profile, whether nothing is masked, and the AppArmor profile."""
+    default = "unconfined" if sandbox.privileged else "builtin"
+    if not sandbox.security_opt:
+        return False, default, sandbox.privileged, ""
+    from minidock.model.security import security_options
+
+    options = security_options(sandbox.security_opt)
+    seccomp = (sandbox.profile or options.profile) if options.profile else options.seccomp
+    return (
+        options.no_new_privs,
+        seccomp or default,
+        sandbox.privileged or options.unconfined_paths,
+        options.apparmor,
+    )
+
+
+def _rlimits(ulimits: Sequence[str]) -> list[dict[str, Any]]:
+    limits: dict[str, dict[str, Any]] = {
+        name: {"type": name, "soft": soft, "hard": hard} for name, soft, hard in LIMITS
+    }
+    if ulimits:
+        from minidock.model.ulimits import parse_ulimits
+
+        for limit in parse_ulimits(ulimits):
+            name = limit.kernel_name
+            limits[name] = {"type": name, "soft": limit.soft, "hard": limit.hard, ASKED: True}
+    return list(limits.values())
+
+
+def _sysctls(sandbox: Sandbox) -> dict[str, str]:
+    values = {} if sandbox.network == "host" else dict(SYSCTLS)
+    if sandbox.sysctls:
+        from minidock.model.sysctls import parse_sysctls
+
+        values |= parse_sysctls(sandbox.sysctls, network=sandbox.network)
+    return values
 
 
 def _default_mounts(sandbox: Sandbox, replaced: Iterable[str]) -> list[dict[str, Any]]:
@@ -298,22 +332,26 @@ def _default_mounts(sandbox: Sandbox, replaced: Iterable[str]) -> list[dict[str,
     ]
 
 
-def _default_devices() -> list[dict[str, Any]]:
-    return [
-        {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
-        for name, major, minor in _NODES
-    ]
+def _devices(further: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The nodes of /dev, each path once: of two the later counts."""
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, major, minor in _NODES:
+        path = f"/dev/{name}"
+        nodes[path] = {"path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666, "uid": 0, "gid": 0}
+    for node in further:
+        nodes[node["path"]] = node
+    return list(nodes.values())
 
 
-def _device_rules(privileged: bool) -> list[dict[str, Any]]:
-    if privileged:
+def _device_rules(sandbox: Sandbox) -> list[dict[str, Any]]:
+    if sandbox.privileged:
         return [{"allow": True, "access": "rwm"}]
     rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
     rules += [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
     numbers = [(major, minor) for _, major, minor in _NODES] + [(5, 1), (5, 2)]
     rules += [{"allow": True, "type": "c", "major": a, "minor": b, "access": "rwm"} for a, b in numbers]
     rules.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
-    return rules
+    return [*rules, *sandbox.device_rules]
 
 
 def _user_mount(mount: Mount, volume_path: Callable[[str], str]) -> dict[str, Any]:

@@ -73,6 +73,13 @@ def parse_user(text: str) -> UserSpec:
     return UserSpec(user, group)
 
 
+def parse_group(text: str) -> str:
+    """A name or ID for ``--group-add``, unchanged. Raises UsageError as ``parse_user`` does."""
+    if not re.fullmatch(_PART, text) or (_is_digits(text) and _number(text) is None):
+        raise UsageError(f"invalid group {text!r}", hint="use a name or an ID from 0 to 2147483647")
+    return text
+
+
 def lookup(spec: UserSpec, passwd: str, group: str, extra_groups: Sequence[str] = ()) -> Identity:
     """Resolve ``spec`` in the texts of an image's passwd and group files (empty where it has none).
 

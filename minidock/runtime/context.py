@@ -63,7 +63,10 @@ class ParentContext:
 
 
 class ChildContext:
-    """The state that the child's steps hand on: descriptors of the new root, and who the command will be."""
+    """The state that the child's steps hand on: descriptors of the new root, and who the command will be.
+
+    ``log`` is the descriptor that the debug log goes to.
+    """
 
     __slots__ = (
         "cgroup",
@@ -72,6 +75,7 @@ class ChildContext:
         "env",
         "identity",
         "limits",
+        "log",
         "lowers",
         "proc",
         "report",
@@ -89,6 +93,7 @@ class ChildContext:
         trampoline: int,
         console: int,
         report: int,
+        log: int = 2,
         lowers: Sequence[str | int] = (),
     ) -> None:
         self.cgroup = cgroup
@@ -97,6 +102,7 @@ class ChildContext:
         self.trampoline = trampoline
         self.console = console
         self.report = report
+        self.log = log
         self.root = -1
         self.proc = -1
         self.dev = -1

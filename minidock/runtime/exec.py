@@ -33,8 +33,9 @@ _INNER = ns.CLONE_NEWNS | ns.CLONE_NEWNET | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | 
 
 
 class ExecProcess(NamedTuple):
-    """What is to be run; ``env`` is whole but for HOME, ``user`` docker's ``user[:group]``, ``limits`` as in
-    ``SetLimits``."""
+    """What is to be run; ``env`` is whole but for HOME, ``user`` docker's ``user[:group]``, ``groups`` are names or IDs
+    of further groups, ``limits`` as in ``SetLimits``; ``raising`` are the steps of ``plan.raise_limits``, ``apparmor``
+    is a profile's name or empty."""
 
     args: tuple[str, ...]
     env: tuple[str, ...]
@@ -45,6 +46,9 @@ class ExecProcess(NamedTuple):
     no_new_privs: bool
     program: bytes | None
     limits: tuple[tuple[str, int, int], ...] = LIMITS
+    raising: tuple[ChildStep, ...] = ()
+    groups: tuple[str, ...] = ()
+    apparmor: str = ""
 
 
 class ExecStarted(NamedTuple):
@@ -147,10 +151,12 @@ def _steps(process: ExecProcess, target: int, keyring: str) -> tuple[ChildStep, 
     return (
         JoinNamespaces(target),
         *((ps.OpenConsole(),) if process.terminal else ()),
+        *process.raising,
         ps.SetLimits(process.limits, 0),
         ps.JoinKeyring(keyring),
-        ps.ResolveUser(process.user, process.env),
+        ps.ResolveUser(process.user, process.env, process.groups),
         ps.EnterDirectory(process.cwd, make=False),
+        *((ps.ConfineByAppArmor(process.apparmor),) if process.apparmor else ()),
         ps.DropPrivileges(process.capabilities, process.no_new_privs, process.program),
         ps.Exec(process.args),
     )

@@ -276,6 +276,7 @@ def run_child(
         trampoline=channel.trampoline,
         console=channel.console_child,
         report=channel.report_child,
+        log=log.fd,
         lowers=lowers,
     )
     # What is made on the way, mount points and working directory, has the modes that are written in the code.
@@ -315,9 +316,11 @@ def report(fd: int, doing: str, error: BaseException) -> None:
 
 def _error_of(failure: kp.Failure, name: str, goal: str) -> errors.MinidockError:
     if not failure.errno:
-        kind = getattr(errors, failure.step, errors.ContainerStartError)
-        error: errors.MinidockError = kind(failure.message, hint=failure.path)
-        return error
+        kind = getattr(errors, failure.step, None)
+        # A process of the container may have forged it: nothing but a class of ours is made of it.
+        if not (isinstance(kind, type) and issubclass(kind, errors.MinidockError)):
+            kind = errors.ContainerStartError
+        return kind(failure.message, hint=failure.path)
     if failure.step == "exec":
         # The trampoline's bare errno: the kernel refused the command itself.
         return exec_failure(name, failure.errno)

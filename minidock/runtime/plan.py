@@ -6,13 +6,13 @@ The launcher executes the list, ``--debug`` prints it as it happens and ``minido
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from minidock.errors import ContainerStartError, UsageError
 from minidock.kernel import cgroups
 from minidock.kernel.caps import bounding_set
-from minidock.model.spec import SECCOMP, SUBPATH, USER, VOLUME
+from minidock.model.spec import ASKED, GROUPS, SECCOMP, SUBPATH, USER, VOLUME
 from minidock.model.steps import OverlayMount, RootMount, Step
 from minidock.runtime import mount_steps as ms
 from minidock.runtime import process_steps as ps
@@ -21,6 +21,7 @@ from minidock.runtime.cgroup_steps import JoinCgroup, LeaveCgroupNamespace, Moun
 from minidock.runtime.options import parse_options
 from minidock.runtime.parent_steps import FLAGS, Clone, CreateCgroup, OpenLayers
 
+_NO_LIMIT = 2**63
 _THERMAL = "/sys/devices/system/cpu"
 
 
@@ -112,17 +113,21 @@ def _inside(
         steps.append(ps.SetHostname(spec["hostname"]))
     if linux.get("sysctl"):
         steps.append(ps.SetSysctls(tuple(linux["sysctl"].items())))
-    steps.append(ps.SetLimits(_limits(process), process.get("oomScoreAdj", 0)))
+    limits = process.get("rlimits", ())
+    steps += [*raise_limits(limits), ps.SetLimits(read_limits(limits), process.get("oomScoreAdj", 0))]
     if linux.get("readonlyPaths"):
         steps.append(ms.ReadOnlyPaths(tuple(linux["readonlyPaths"])))
     if linux.get("maskedPaths"):
         steps.append(ms.MaskPaths((*linux["maskedPaths"], *_thermal_paths())))
     steps.append(ms.PivotRoot(spec["root"]["path"]))
     steps.append(ps.JoinKeyring(ps.session_keyring(os.path.basename(os.path.dirname(spec["root"]["path"])))))
-    steps.append(ps.ResolveUser(annotations.get(USER, ""), tuple(process["env"])))
+    groups = tuple(annotations.get(GROUPS, "").split())
+    steps.append(ps.ResolveUser(annotations.get(USER, ""), tuple(process["env"]), groups))
     steps.append(ps.EnterDirectory(process["cwd"]))
     if spec["root"].get("readonly"):
         steps.append(ms.ReadOnlyRoot())
+    if apparmor := confining(process):
+        steps.append(ps.ConfineByAppArmor(apparmor))
     bounding = frozenset(process["capabilities"]["bounding"])
     program = seccomp.program(profile=annotations.get(SECCOMP, "builtin"), bounding=bounding, cache_dir=seccomp_cache)
     steps.append(ps.DropPrivileges(bounding, bool(process.get("noNewPrivileges")), program))
@@ -173,8 +178,30 @@ def _device_node(device: dict[str, Any]) -> tuple[str, int, int, int, int, int]:
     return (device["path"], mode, *numbers, device.get("uid", 0), device.get("gid", 0))
 
 
-def _limits(process: dict[str, Any]) -> tuple[tuple[str, int, int], ...]:
-    return tuple((limit["type"], limit["soft"], limit["hard"]) for limit in process.get("rlimits", ()))
+def read_limits(rlimits: Iterable[dict[str, Any]]) -> tuple[tuple[str, int, int], ...]:
+    """The spec's ``process.rlimits`` as (name, soft, hard), with -1 for no limit."""
+    return tuple((limit["type"], _rlimit(limit["soft"]), _rlimit(limit["hard"])) for limit in rlimits)
+
+
+def raise_limits(rlimits: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
+    """The step for those of the spec's ``process.rlimits`` that a person asked for, where there are any."""
+    asked = [limit for limit in rlimits if limit.get(ASKED)]
+    if not asked:
+        return ()
+    from minidock.runtime.limit_steps import RaiseLimits
+
+    return (RaiseLimits(read_limits(asked)),)
+
+
+def _rlimit(value: int) -> int:
+    """The spec says no limit as the kernel does: all bits set."""
+    return -1 if value >= _NO_LIMIT else value
+
+
+def confining(process: dict[str, Any]) -> str:
+    """The AppArmor profile to enter, empty for none: "unconfined" leaves a container as its engine is."""
+    profile = str(process.get("apparmorProfile", ""))
+    return "" if profile == "unconfined" else profile
 
 
 def _thermal_paths() -> list[str]:

@@ -15,6 +15,7 @@ from minidock.kernel import caps, mount, seccomp, tty
 from minidock.kernel import process as kp
 from minidock.kernel.resolve import open_in_root
 from minidock.kernel.trampoline import exec_trampoline
+from minidock.model.spec import SYSCTLS
 from minidock.model.users import MAX_FILE, Identity, lookup, parse_user
 from minidock.runtime.context import ChildContext
 from minidock.runtime.program import exec_failure, find_program
@@ -35,9 +36,19 @@ class SetSysctls(NamedTuple):
 
     def execute(self, context: ChildContext) -> None:
         for name, value in self.values:
-            # A kernel may be built without one of them, and then has nothing to restrict.
-            with contextlib.suppress(FileNotFoundError):
-                _write_proc(context, "sys/" + name.replace(".", "/"), value)
+            path = name if "/" in name else name.replace(".", "/")
+            try:
+                _write_proc(context, f"sys/{path}", value)
+            except OSError as error:
+                if (name, value) in SYSCTLS and error.errno == errno.ENOENT:
+                    continue
+                raise _sysctl_error(name, value, error) from None
+
+
+def _sysctl_error(name: str, value: str, error: OSError) -> ContainerStartError:
+    if error.errno in {errno.ENOENT, errno.EACCES, errno.EPERM}:
+        return ContainerStartError(f"cannot set sysctl {name}: the container has no kernel parameter of that name")
+    return ContainerStartError(f"cannot set sysctl {name} to {value!r}: {(error.strerror or '').lower()}")
 
 
 class SetHostname(NamedTuple):
@@ -88,8 +99,8 @@ class OpenConsole(NamedTuple):
 class SetLimits(NamedTuple):
     """Resource limits (soft, hard; -1 means the hard limit that there is) and the out-of-memory score.
 
-    The limits come into force right before the exec, when the caller's descriptors are closed: there may be more of
-    them than the container's limit.
+    A limit goes as far as the engine's own hard limit does. They come into force right before the exec, when the
+    caller's descriptors are closed: there may be more of them than the container's limit.
     """
 
     limits: tuple[tuple[str, int, int], ...]
@@ -139,16 +150,18 @@ class ResolveUser(NamedTuple):
 
     user: str
     env: tuple[str, ...]
+    groups: tuple[str, ...] = ()
     where: str = "child"
     why: str = "user"
 
     def describe(self) -> str:
-        return f"user {self.user or 'root'}: look up in the container's /etc/passwd and /etc/group"
+        groups = f" and groups {' '.join(self.groups)}" if self.groups else ""
+        return f"user {self.user or 'root'}{groups}: look up in the container's /etc/passwd and /etc/group"
 
     def execute(self, context: ChildContext) -> None:
         passwd = read_account_file(context.root, "/etc/passwd")
         group = read_account_file(context.root, "/etc/group")
-        context.identity = lookup(parse_user(self.user), passwd, group)
+        context.identity = lookup(parse_user(self.user), passwd, group, self.groups)
         # An entry without a name, which an image may have, can be given to no program.
         context.env = {name: text for name, _, text in (value.partition("=") for value in self.env) if name}
         context.env.setdefault("HOME", context.identity.home)
@@ -186,10 +199,34 @@ class EnterDirectory(NamedTuple):
             raise ContainerStartError(f"working directory {self.cwd!r} is outside of the container")
 
 
+class ConfineByAppArmor(NamedTuple):
+    """Have the next exec enter an AppArmor profile, which holds for all that follow (aa_change_onexec(2))."""
+
+    profile: str
+    where: str = "child"
+    why: str = "capabilities and seccomp"
+
+    def describe(self) -> str:
+        return f"apparmor profile {self.profile}"
+
+    def execute(self, context: ChildContext) -> None:
+        if context.proc < 0:
+            # A command that joins a container: the /proc that is mounted there may be anything (CVE-2019-16884).
+            context.proc = mount.new_mount("proc", source="proc")
+        try:
+            _write_proc(context, "self/attr/apparmor/exec", f"exec {self.profile}")
+        except FileNotFoundError:
+            raise ContainerStartError(
+                f"cannot enter the AppArmor profile {self.profile!r}: it is not loaded",
+                hint="load it with apparmor_parser, or use --security-opt apparmor=unconfined",
+            ) from None
+
+
 class DropPrivileges(NamedTuple):
     """Bounding set, filter, groups, user, capability sets and no_new_privs, in the order that the kernel needs.
 
-    Without no_new_privs the filter is loaded while CAP_SYS_ADMIN is still held (seccomp(2)); with it, last.
+    Without no_new_privs the filter is loaded while CAP_SYS_ADMIN is still held (seccomp(2)); with it, last. The
+    caller's descriptors are closed before: a person's filter may be older than close_range(2).
     """
 
     capabilities: frozenset[str]
@@ -210,6 +247,7 @@ class DropPrivileges(NamedTuple):
         if identity.uid:
             _give_streams(context, identity.uid)
         caps.limit_bounding(self.capabilities)
+        kp.close_from(ERROR_FD, keep={*context.stdio[:3], context.trampoline, context.report, context.log})
         if self.program and not self.no_new_privs:
             seccomp.load(self.program)
         os.setgroups(identity.groups)
@@ -235,6 +273,7 @@ class Exec(NamedTuple):
     def execute(self, context: ChildContext) -> None:
         path = find_program(self.args[0], context.env.get("PATH", ""))
         # Everything that is kept goes above the descriptors that are about to be overwritten.
+        kept_report = context.report
         trampoline, report = _high(context.trampoline), _high(context.report)
         stdio = [_high(fd) for fd in context.stdio[:3]]
         for target, fd in enumerate(stdio):
@@ -244,9 +283,11 @@ class Exec(NamedTuple):
         if context.stdio.terminal:
             tty.set_controlling(0)
         kp.reset_signals()
-        kp.close_from(ERROR_FD + 1, keep=(trampoline,))
+        for fd in {*stdio, *context.stdio[:3], context.trampoline, report, kept_report, context.log}:
+            if fd > ERROR_FD:
+                os.close(fd)
         for name, soft, hard in context.limits:
-            _limit(getattr(resource, name), soft, hard)
+            _limit(kp.limit_number(name), soft, hard)
         try:
             exec_trampoline(trampoline, path, self.args, context.env, error_fd=ERROR_FD)
         except OSError as error:
@@ -293,7 +334,8 @@ def read_account_file(root: int, path: str) -> str:
             raise ContainerStartError(f"the image's {path} is not a regular file")
         if status.st_size > MAX_FILE:
             raise ContainerStartError(f"the image's {path} is larger than {MAX_FILE} bytes")
-        return os.fsdecode(os.read(fd, MAX_FILE))
+        # What lies in /proc claims to be empty, and reading it may do something: /proc/kmsg would be emptied.
+        return os.fsdecode(os.read(fd, status.st_size)) if status.st_size else ""
     finally:
         os.close(fd)
 

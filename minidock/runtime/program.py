@@ -1,6 +1,7 @@
 """Finding the command inside the container, and saying why one cannot be executed.
 
-All of this runs inside the container's root, after the user has changed, so that it sees what exec will see.
+All of this runs inside the container's root, after the user has changed (real and effective one), so that it sees what
+exec will see.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def find_program(name: str, search: str) -> str:
         path = f"{directory or '.'}/{name}"
         if not os.path.isfile(path):
             continue
-        if os.access(path, os.X_OK, effective_ids=True):
+        if os.access(path, os.X_OK):
             _check(path, name)
             return path
         refused = refused or path
@@ -56,7 +57,7 @@ def _check(path: str, name: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         # Not opened, since that may wait for ever; the kernel's own answer to exec is this one.
         raise CommandNotExecutableError(f"exec {name!r}: it is no regular file: permission denied")
-    if not os.access(path, os.X_OK, effective_ids=True):
+    if not os.access(path, os.X_OK):
         raise CommandNotExecutableError(f"exec {name!r}: permission denied")
     try:
         with open(path, "rb", buffering=0) as file:

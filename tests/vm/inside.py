@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from minidock.kernel import bpf, cgroups
+from minidock.kernel import bpf, cgroups, mount
 from minidock.kernel.overlay import overlay
 
 UNIFIED = Path("/sys/fs/cgroup")
@@ -105,3 +106,65 @@ def test_an_image_of_128_layers_runs(minidock, context) -> None:
     lines = [f"COPY f /f{number}" for number in range(126)]
     minidock.build(context("\n".join(["FROM busybox", *lines]) + "\n", {"f": "x"}), "-t", "tall")
     assert minidock.out("run", "--rm", "--network", "none", "tall", "sh", "-c", "ls -d /f* | wc -l") == "126"
+
+
+TRY = "(: <{0}) 2>/dev/null && echo reads; (: >{0}) 2>/dev/null && echo writes; true"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), []),
+        (("--device", "/dev/nvme0:/dev/x:r"), ["reads"]),
+        (("--device", "/dev/nvme0:/dev/x:w"), ["writes"]),
+        (("--device", "/dev/nvme0:/dev/x"), ["reads", "writes"]),
+        (("--device-cgroup-rule", "c {0} r"), ["reads"]),
+        (("--device-cgroup-rule", "c *:* rw"), ["reads", "writes"]),
+        (("--device-cgroup-rule", "b *:* rw"), []),
+    ],
+)
+def test_the_device_program_has_what_was_asked_for(minidock, flags: tuple[str, ...], words: list[str]) -> None:
+    number = os.stat("/dev/nvme0").st_rdev
+    text = f"{os.major(number)}:{os.minor(number)}"
+    script = f"mknod /dev/x c {text.replace(':', ' ')} 2>/dev/null; {TRY.format('/dev/x')}"
+    asked = [flag.format(text) for flag in flags]
+    output = minidock.out("run", "--rm", "--network", "none", *asked, "busybox", "sh", "-c", script)
+    assert output.split() == words
+
+
+@pytest.fixture
+def apparmor(tmp_path: Path) -> Iterator[str]:
+    """The name of a profile that this kernel has: what confines nothing in a policy namespace of its own."""
+    if Path("/sys/module/apparmor/parameters/enabled").read_text() != "Y\n":
+        pytest.skip("AppArmor is not at work in the machine")
+    point = tmp_path / "securityfs"
+    point.mkdir()
+    mount.mount("securityfs", str(point), "securityfs", 0)
+    namespace = point / "apparmor/policy/namespaces/minidock"
+    namespace.mkdir()
+    yield ":minidock:unconfined"
+    namespace.rmdir()
+    mount.umount2(str(point))
+
+
+def label_of(pid: int | str) -> str:
+    return Path(f"/proc/{pid}/attr/apparmor/current").read_text()
+
+
+@pytest.mark.parametrize("further", [(), ("--security-opt", "no-new-privileges")])
+def test_an_apparmor_profile_is_entered(minidock, apparmor: str, further: tuple[str, ...]) -> None:
+    flags = ("--security-opt", f"apparmor={apparmor}", *further)
+    minidock("run", "-d", "--name", "one", "--network", "none", *flags, "busybox", "sleep", "1000")
+    assert "minidock" in label_of(minidock.inspect("one")["State"]["Pid"])
+    assert "minidock" not in label_of("self")
+    minidock("exec", "-d", "one", "sleep", "4711")
+    found = [
+        path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes() == b"sleep\0004711\0"
+    ]
+    assert ["minidock" in label_of(pid) for pid in found] == [True]
+
+
+def test_an_apparmor_profile_that_is_not_loaded(minidock, apparmor: str) -> None:
+    option = ("--security-opt", "apparmor=minidock-absent")
+    done = minidock("run", "--rm", "--network", "none", *option, "busybox", "true", status=125)
+    assert "cannot enter the AppArmor profile 'minidock-absent': it is not loaded" in done.stderr

@@ -44,6 +44,7 @@ def apply(instruction: Run, stage: StageState) -> None:
         workdir=stage.workdir,
         user=stage.user,
         network=network,
+        ulimits=stage.ulimits,
     )
     declared = [f"{name}={value}" for name, value in stage.declared.items()]
     words = [f"|{len(declared)}", *declared, *args] if declared else [*args]
@@ -53,7 +54,7 @@ def apply(instruction: Run, stage: StageState) -> None:
 class RunStep:
     """Runs the command. Proxy variables reach it but are no part of the key."""
 
-    __slots__ = ("args", "env", "network", "proxies", "title", "user", "workdir")
+    __slots__ = ("args", "env", "network", "proxies", "title", "ulimits", "user", "workdir")
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class RunStep:
         workdir: str,
         user: str,
         network: str,
+        ulimits: tuple[str, ...] = (),
     ) -> None:
         self.title = title
         self.args = args
@@ -73,6 +75,7 @@ class RunStep:
         self.workdir = workdir
         self.user = user
         self.network = network
+        self.ulimits = ulimits
 
     def keys(self, work: StepWork) -> Iterator[Key]:
         yield make_key(
@@ -84,6 +87,7 @@ class RunStep:
             workdir=self.workdir,
             user=self.user,
             network=self.network,
+            **({"ulimits": sorted(self.ulimits)} if self.ulimits else {}),
         )
 
     def perform(self, work: StepWork) -> Collection[str]:
@@ -98,6 +102,7 @@ class RunStep:
                 workdir=self.workdir,
                 user=self.user,
                 network=self.network,
+                ulimits=self.ulimits,
                 on_output=work.progress.output,
                 meanwhile=work.meanwhile,
             )

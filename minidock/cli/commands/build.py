@@ -29,6 +29,7 @@ def execute(
     no_cache: bool,
     quiet: bool,
     progress: str,
+    ulimit: tuple[str, ...],
 ) -> int:
     """Read the Dockerfile from standard input where asked, build, and with ``-q`` print the image's ID."""
     if path == "-" or "://" in path or path.startswith("git@"):
@@ -45,6 +46,7 @@ def execute(
         build_args=build_arg,
         target=target or "",
         no_cache=no_cache,
+        ulimits=ulimit,
         progress=2,
         quiet=silent,
     )
@@ -72,6 +74,7 @@ COMMAND = Command(
             read=read_build_arg,
         ),
         Option(("--target",), "Build this stage.", "STAGE"),
+        Option(("--ulimit",), "Set a resource limit of RUN's commands.", "NAME=SOFT[:HARD]", many=True),
         Option(("--no-cache",), "Execute every step."),
         Option(("-q", "--quiet"), "Print the image's ID only."),
         Option(("--progress",), "auto, plain or quiet; auto is plain.", "KIND", default="auto"),
@@ -82,6 +85,6 @@ COMMAND = Command(
         "--cgroup-parent --check --compress --cpu-period --cpu-quota -c --cpu-shares --cpuset-cpus "
         "--cpuset-mems -D --force-rm --iidfile --isolation --label --load -m --memory --memory-swap --metadata-file "
         "--network --no-cache-filter -o --output --platform --policy --provenance --pull --push --rm --sbom "
-        "--secret --security-opt --shm-size --squash --ssh --ulimit"
+        "--secret --security-opt --shm-size --squash --ssh"
     ),
 )

@@ -78,6 +78,18 @@ def test_run_gets_its_surroundings(shop: Any) -> None:
     assert (first["workdir"], first["user"], first["network"]) == ("/w", "7", "none")
 
 
+def test_limits_reach_run_and_are_part_of_its_key(shop: Any) -> None:
+    text = "FROM scratch\nRUN write /a A\n"
+    shop.build(text)
+    assert shop.spy.runs[0]["ulimits"] == ()
+    shop.build(text, ulimits=("nofile=10", "core=0"))
+    assert shop.spy.runs[0]["ulimits"] == ("nofile=10", "core=0")
+    shop.build(text, ulimits=("core=0", "nofile=10"))
+    assert shop.spy.runs == [], "their order makes no difference"
+    shop.build(text)
+    assert shop.spy.runs == []
+
+
 def test_env_beats_arg_in_the_image(shop: Any) -> None:
     image = shop.build("FROM scratch\nENV X=1\nARG X=2\nLABEL seen=$X\n")
     assert "X=1" in image.config.config["Env"]

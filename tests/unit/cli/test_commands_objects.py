@@ -116,7 +116,21 @@ class TestBuild:
         engine.results["build"] = "sha256:b"
         assert (
             run(
-                "build", "-t", "a", "-t", "b", "-f", "D", "--build-arg", "A=1", "--target", "t", "--no-cache", "ctx"
+                "build",
+                "-t",
+                "a",
+                "-t",
+                "b",
+                "-f",
+                "D",
+                "--build-arg",
+                "A=1",
+                "--target",
+                "t",
+                "--no-cache",
+                "--ulimit",
+                "core=0",
+                "ctx",
             ).out
             == ""
         )
@@ -131,6 +145,7 @@ class TestBuild:
                     "build_args": ("A=1",),
                     "target": "t",
                     "no_cache": True,
+                    "ulimits": ("core=0",),
                     "progress": 2,
                     "quiet": False,
                 },

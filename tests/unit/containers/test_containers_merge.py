@@ -145,7 +145,20 @@ def test_names_and_networks_are_checked() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [{"cap_add": ("NO_SUCH",)}, {"cap_drop": ("x",)}, {"security_opt": ("nonsense",)}, {"network": "none-such"}],
+    [
+        {"cap_add": ("NO_SUCH",)},
+        {"cap_drop": ("x",)},
+        {"security_opt": ("nonsense",)},
+        {"security_opt": ("label=type:x",)},
+        {"network": "none-such"},
+        {"ulimits": ("files=1",)},
+        {"sysctls": ("vm.swappiness=1",)},
+        {"sysctls": ("net.core.somaxconn=1",), "network": "host"},
+        {"devices": ("/dev/null:/etc/null",)},
+        {"devices": ("/dev/absent",)},
+        {"device_cgroup_rules": ("c 1:3",)},
+        {"group_add": ("a b",)},
+    ],
 )
 def test_walls_are_checked_before_anything_is_made(flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

@@ -102,6 +102,42 @@ def test_settings_are_told(root: DataRoot) -> None:
     assert found["State"]["Paused"] is True
 
 
+def test_limits_devices_and_groups_are_told_as_docker_has_them(root: DataRoot) -> None:
+    asked = record(
+        ulimits=("nofile=10:20", "core=-1"),
+        sysctls=("kernel.sem=1 2=3",),
+        devices=("/dev/null:/dev/other:r",),
+        device_cgroup_rules=("c 10:* r",),
+        group_add=("wheel", "7"),
+        security_opt=("apparmor=unconfined",),
+    )
+    host = describe(asked, State(), root=root, volumes=Volumes(root))["HostConfig"]
+    assert host["Ulimits"] == [
+        {"Name": "nofile", "Hard": 20, "Soft": 10},
+        {"Name": "core", "Hard": -1, "Soft": -1},
+    ]
+    assert host["Sysctls"] == {"kernel.sem": "1 2=3"}
+    assert host["Devices"] == [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/other", "CgroupPermissions": "r"}]
+    assert host["DeviceCgroupRules"] == ["c 10:* r"]
+    assert host["GroupAdd"] == ["wheel", "7"]
+    assert host["SecurityOpt"] == ["apparmor=unconfined"]
+    nothing = describe(record(), State(), root=root, volumes=Volumes(root))["HostConfig"]
+    names = ("Ulimits", "Sysctls", "Devices", "DeviceCgroupRules", "GroupAdd", "SecurityOpt")
+    assert [nothing[name] for name in names] == [None] * 6
+
+
+def test_a_seccomp_profile_is_told_by_its_text(root: DataRoot) -> None:
+    asked = record(security_opt=("seccomp=/host/p.json", "no-new-privileges"))
+    directory = Path(root.container_dir(ID))
+    directory.mkdir(parents=True)
+    (directory / "seccomp.json").write_text('{\n  "defaultAction": "SCMP_ACT_ALLOW"\n}')
+    host = describe(asked, State(), root=root, volumes=Volumes(root))["HostConfig"]
+    assert host["SecurityOpt"] == ['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}', "no-new-privileges"]
+    (directory / "seccomp.json").unlink()
+    host = describe(asked, State(), root=root, volumes=Volumes(root))["HostConfig"]
+    assert host["SecurityOpt"] == ["seccomp=/host/p.json", "no-new-privileges"]
+
+
 def test_a_container_at_rest_has_no_address(root: DataRoot) -> None:
     state = State("exited", exit_code=3, finished=SECOND, address="10.90.0.2", error="why")
     found = describe(record(), state, root=root, volumes=Volumes(root))

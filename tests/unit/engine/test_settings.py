@@ -61,6 +61,8 @@ def test_an_unknown_option_is_pythons_own_error() -> None:
         ({"mounts": ["dst=y"]}, "'y'"),
         ({"mounts": ["type=image,src=i,dst=/y"]}, "image"),
         ({"tmpfs": ["y"]}, "'y'"),
+        ({"sysctls": ["kernel.sem=\0"]}, "kernel.sem"),
+        ({"group_add": ["a\0"]}, "a"),
     ],
 )
 def test_what_makes_no_sense_is_125(options: dict[str, Any], word: str) -> None:
@@ -92,6 +94,17 @@ def test_relative_sources_are_of_the_working_directory(tmp_path: Path, monkeypat
         ("tmpfs", "", "/t"),
         ("tmpfs", "", "/c"),
     ]
+
+
+def test_the_path_of_a_seccomp_profile_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = make_settings("img", (), security_opt=["seccomp=p.json", "no-new-privileges"])
+    assert settings.security_opt == (f"seccomp={tmp_path}/p.json", "no-new-privileges")
+
+
+def test_kernel_parameters_come_as_texts_or_as_a_mapping() -> None:
+    assert make_settings("img", (), sysctls=["kernel.sem=1 2"]).sysctls == ("kernel.sem=1 2",)
+    assert make_settings("img", (), sysctls={"kernel.sem": "1=2"}).sysctls == ("kernel.sem=1=2",)
 
 
 def test_mount_errors_keep_their_kind() -> None:

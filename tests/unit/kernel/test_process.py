@@ -359,3 +359,15 @@ def test_session_keyring() -> None:
     assert found
     # The user's byte of the mask: view 1, read 2, write 4, search 8.
     assert [int(p, 16) & 0x08 for p in permissions] == [0x08]
+
+
+def test_a_flood_of_a_failure_is_not_read_to_its_end() -> None:
+    """Whoever got hold of the other end could write for ever, and keep it open."""
+    reader, writer = os.pipe()
+    os.write(writer, b"F" * 60000)
+    failure = process.read_failure(reader)
+    assert failure is not None
+    assert failure.errno == errno.EPROTO
+    assert len(os.read(reader, 65536)) > 40000
+    os.close(reader)
+    os.close(writer)

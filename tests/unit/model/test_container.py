@@ -89,10 +89,14 @@ def test_fields_of_a_newer_version_are_passed_over() -> None:
 def test_settings_that_an_older_version_did_not_write_take_their_default() -> None:
     value = through_json(record_to_json(record()))
     del value["settings"]["shm_size"]
+    for name in ("ulimits", "sysctls", "devices", "device_cgroup_rules", "group_add"):
+        del value["settings"][name]
     del value["mounts"][0]["labels"]
     found = record_from_json(value)
     assert found.settings.shm_size == 64 * 1024 * 1024
     assert found.mounts[0].labels == ()
+    assert (found.settings.ulimits, found.settings.sysctls, found.settings.devices) == ((), (), ())
+    assert (found.settings.device_cgroup_rules, found.settings.group_add) == ((), ())
 
 
 @pytest.mark.parametrize(

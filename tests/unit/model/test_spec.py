@@ -11,6 +11,8 @@ from minidock.model.capabilities import ALL, DEFAULT
 from minidock.model.container import Record, Settings
 from minidock.model.mounts import Mount
 from minidock.model.spec import (
+    ASKED,
+    GROUPS,
     INIT_TARGET,
     LIMITS,
     LXCFS,
@@ -18,12 +20,12 @@ from minidock.model.spec import (
     READ_ONLY,
     SECCOMP,
     SUBPATH,
+    SYSCTLS,
     USER,
     VOLUME,
     Process,
     check_target,
     container_spec,
-    security_options,
     step_spec,
     with_defaults,
 )
@@ -34,7 +36,13 @@ FLAGS = ["nosuid", "noexec", "nodev"]
 
 
 def spec(
-    *mounts: Mount, files: tuple[tuple[str, str], ...] = (), init_program: str = "", **settings: Any
+    *mounts: Mount,
+    files: tuple[tuple[str, str], ...] = (),
+    init_program: str = "",
+    profile: str = "",
+    devices_found: tuple[dict[str, Any], ...] = (),
+    rules_found: tuple[dict[str, Any], ...] = (),
+    **settings: Any,
 ) -> dict[str, Any]:
     settings.setdefault("network", "bridge")
     value = Settings("image", mounts=mounts, **settings)
@@ -64,7 +72,9 @@ def spec(
         files=files,
         volume_path=lambda name: f"/v/{name}/_data",
         available=EVERYTHING,
-        devices=(DEVICE,) if value.privileged else (),
+        devices=devices_found or ((DEVICE,) if value.privileged else ()),
+        device_rules=rules_found,
+        profile=profile,
         cgroups_path="/minidock/a",
         init=init_program,
     )
@@ -154,30 +164,55 @@ def test_security_options_in_the_spec() -> None:
     assert mount_at(value, "/sys")["options"][-1] == "ro"
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ((), (False, "", False)),
-        (("no-new-privileges",), (True, "", False)),
-        (("no-new-privileges:true",), (True, "", False)),
-        (("no-new-privileges=false",), (False, "", False)),
-        (("seccomp=builtin",), (False, "builtin", False)),
-        (("seccomp:unconfined",), (False, "unconfined", False)),
-        (("systempaths=unconfined",), (False, "", True)),
-        (("label=disable", "label:disable", "apparmor=unconfined"), (False, "", False)),
-    ],
-)
-def test_security_options(options: tuple[str, ...], expected: tuple[bool, str, bool]) -> None:
-    assert security_options(options) == expected
+def test_a_profile_is_where_it_is_kept() -> None:
+    named = ("seccomp=/host/p.json",)
+    assert spec(security_opt=named, profile="/c/seccomp.json")["annotations"][SECCOMP] == "/c/seccomp.json"
+    assert spec(security_opt=named)["annotations"][SECCOMP] == "/host/p.json"
+    assert spec(profile="/c/seccomp.json")["annotations"][SECCOMP] == "builtin"
+    assert spec(security_opt=("seccomp=unconfined",), profile="/c/p")["annotations"][SECCOMP] == "unconfined"
+    assert spec(security_opt=named, privileged=True, profile="/c/p")["annotations"][SECCOMP] == "/c/p"
 
 
-@pytest.mark.parametrize(
-    "option", ["", "nonsense", "no-new-privileges=maybe", "seccomp=", "seccomp=/x", "label=type:x", "apparmor=docker"]
-)
-def test_security_options_that_are_not_known(option: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        security_options((option,))
-    assert caught.value.message == f"unsupported value {option!r} for --security-opt"
+def test_apparmor() -> None:
+    assert "apparmorProfile" not in spec()["process"]
+    assert spec(security_opt=("apparmor=docker-default",))["process"]["apparmorProfile"] == "docker-default"
+
+
+def test_limits_that_were_asked_for_take_the_place_of_the_default() -> None:
+    rlimits = {limit["type"]: limit for limit in spec(ulimits=("nofile=10:20", "cpu=-1"))["process"]["rlimits"]}
+    assert rlimits["RLIMIT_NOFILE"] == {"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20, ASKED: True}
+    assert rlimits["RLIMIT_CPU"] == {"type": "RLIMIT_CPU", "soft": 2**64 - 1, "hard": 2**64 - 1, ASKED: True}
+    assert ASKED not in rlimits["RLIMIT_CORE"]
+    assert len(rlimits) == len(LIMITS) + 1
+
+
+def test_sysctls_come_after_the_default_ones() -> None:
+    asked = ("kernel.sem=1 2 3 4", "net.ipv4.ip_unprivileged_port_start=1024")
+    assert spec(sysctls=asked)["linux"]["sysctl"] == {
+        **dict(SYSCTLS),
+        "kernel.sem": "1 2 3 4",
+        "net.ipv4.ip_unprivileged_port_start": "1024",
+    }
+    assert spec(sysctls=asked[:1], network="host")["linux"]["sysctl"] == {"kernel.sem": "1 2 3 4"}
+
+
+def test_further_devices_and_rules() -> None:
+    rule = {"allow": True, "type": "c", "major": 10, "minor": 232, "access": "r"}
+    linux = spec(devices_found=(DEVICE,), rules_found=(rule,))["linux"]
+    assert linux["devices"][-1] == DEVICE
+    assert linux["resources"]["devices"][-1] == rule
+    other = {**DEVICE, "path": "/dev/zero"}
+    paths = [device["path"] for device in spec(devices_found=(other,))["linux"]["devices"]]
+    assert sorted(paths) == sorted(set(paths))
+    assert other in spec(devices_found=(other,))["linux"]["devices"]
+    assert spec(privileged=True, rules_found=(rule,))["linux"]["resources"]["devices"] == [
+        {"allow": True, "access": "rwm"}
+    ]
+
+
+def test_further_groups() -> None:
+    assert spec(group_add=("wheel", "7"))["annotations"][GROUPS] == "wheel 7"
+    assert GROUPS not in spec()["annotations"]
 
 
 def test_mounts_are_listed_in_the_order_in_which_they_are_made() -> None:

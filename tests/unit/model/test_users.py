@@ -7,7 +7,7 @@ import time
 import pytest
 
 from minidock.errors import UsageError
-from minidock.model.users import Identity, UserSpec, lookup, parse_user
+from minidock.model.users import Identity, UserSpec, lookup, parse_group, parse_user
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -107,3 +107,15 @@ def test_hostile_text_takes_linear_time() -> None:
     with pytest.raises(UsageError):
         lookup(parse_user("x"), ":" * 2_000_000 + "\n" + "a:b\n" * 200_000, "")
     assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize("text", ["wheel", "0", "2147483647", "a-b", "wheel.x"])
+def test_groups(text: str) -> None:
+    assert parse_group(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a:b", "2147483648", "-1", "+1", "a\n", "a\0"])
+def test_what_is_no_group(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_group(text)
+    assert caught.value.message == f"invalid group {text!r}"

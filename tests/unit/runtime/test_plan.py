@@ -87,6 +87,36 @@ def test_roots_are_described(tmp_path: Path) -> None:
         assert step.describe() == text
 
 
+def test_limits_that_were_asked_for_are_raised_before_the_capabilities_go(tmp_path: Path) -> None:
+    assert "RaiseLimits" not in names(planned(spec(), tmp_path).steps)
+    value = spec()
+    asked = {"soft": 5, "hard": 2**64 - 1, "io.minidock.asked": True}
+    value["process"]["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}, {"type": "RLIMIT_CPU", **asked}]
+    inside = planned(value, tmp_path).inside
+    found = names(inside)
+    raising = inside[found.index("RaiseLimits")]
+    assert raising.describe() == "ulimit cpu=5:unlimited"
+    assert found.index("RaiseLimits") + 1 == found.index("SetLimits") < found.index("DropPrivileges")
+    assert inside[found.index("SetLimits")].describe() == "limits core=0 cpu=5; oom_score_adj 0"
+
+
+def test_groups_are_looked_up_with_the_user(tmp_path: Path) -> None:
+    value = spec()
+    value["annotations"]["io.minidock.groups"] = "wheel 7"
+    (step,) = [step for step in planned(value, tmp_path).inside if type(step).__name__ == "ResolveUser"]
+    assert step.describe() == "user root and groups wheel 7: look up in the container's /etc/passwd and /etc/group"
+
+
+@pytest.mark.parametrize(("profile", "steps"), [("docker-default", 1), ("unconfined", 0)])
+def test_an_apparmor_profile_is_entered_before_the_capabilities_go(tmp_path: Path, profile: str, steps: int) -> None:
+    value = spec()
+    value["process"]["apparmorProfile"] = profile
+    found = names(planned(value, tmp_path).inside)
+    assert found.count("ConfineByAppArmor") == steps
+    if steps:
+        assert found.index("ConfineByAppArmor") + 1 == found.index("DropPrivileges")
+
+
 @pytest.mark.parametrize(("key", "value"), [("args", []), ("args", ["\0"]), ("env", ["A=\0"]), ("cwd", "/\0")])
 def test_what_cannot_be_executed_is_refused(tmp_path: Path, key: str, value: Any) -> None:
     broken = spec()

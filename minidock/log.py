@@ -33,12 +33,14 @@ class Log:
 
     def _write(self, line: str) -> None:
         # Names and paths come from anywhere: what is not printable must not drive the terminal.
-        safe = line if line.isprintable() else "".join(map(_shown, line))
         try:
-            os.write(self.fd, f"{safe}\n".encode("utf-8", "backslashreplace"))
+            os.write(self.fd, f"{printable(line)}\n".encode("utf-8", "backslashreplace"))
         except OSError:
             return
 
 
-def _shown(character: str) -> str:
-    return character if character.isprintable() or character == "\n" else ascii(character)[1:-1]
+def printable(text: str) -> str:
+    """``text`` with everything escaped that could drive a terminal, line breaks aside."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)

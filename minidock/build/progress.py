@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from minidock.log import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,7 +59,7 @@ class PlainProgress:
         return _PlainStep(self._count, title, self._write)
 
     def warning(self, message: str) -> None:
-        self._write(f"WARNING: {message}\n".encode("utf-8", "backslashreplace"))
+        self._write(_warning(message))
 
 
 class _PlainStep:
@@ -113,7 +115,7 @@ class QuietProgress:
         return _QuietStep(self._write)
 
     def warning(self, message: str) -> None:
-        self._write(f"WARNING: {message}\n".encode("utf-8", "backslashreplace"))
+        self._write(_warning(message))
 
 
 class _QuietStep:
@@ -141,7 +143,12 @@ class _QuietStep:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split("\n")).strip()
+    """What a Dockerfile or an image says on one line, tabs as blanks; it may be a stranger's."""
+    return printable(" ".join(text.replace("\t", " ").split("\n")).strip())
+
+
+def _warning(message: str) -> bytes:
+    return f"WARNING: {printable(message)}\n".encode("utf-8", "backslashreplace")
 
 
 def _without_cr(line: bytes) -> bytes:

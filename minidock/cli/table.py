@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minidock.cli.text import printable
+from minidock.cli.text import json_text, printable
 
 if TYPE_CHECKING:
     from minidock.cli.session import Session
@@ -43,10 +43,8 @@ def print_list(
         print_table(session, tuple(columns.values()), ([str(row[key]) for key in columns] for row in rows))
         return
     if template == "json":
-        import json
-
         for row in rows:
-            session.print(json.dumps(row, ensure_ascii=False))
+            session.print(json_text(row))
         return
     from minidock.cli.template import Template
 
@@ -69,9 +67,7 @@ def print_ids(session: Session, ids: Iterable[str]) -> None:
 def print_objects(session: Session, objects: list[Any], template: str | None) -> None:
     """What ``inspect`` found: a JSON array, or what ``--format`` makes of each object."""
     if not template:
-        import json
-
-        session.print(json.dumps(objects, indent=4, ensure_ascii=False))
+        session.print(json_text(objects, indent=4))
         return
     from minidock.cli.template import Template
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from minidock.cli.text import json_text
 from minidock.errors import MinidockError
 
 _TAG = re.compile(r"\{\{(-\s)?\s*(.*?)\s*(\s-)?\}\}", re.DOTALL)
@@ -274,7 +275,7 @@ def _printf(form: str, values: tuple[Any, ...]) -> str:
         value = next(left)
         if kind in "dxf":
             return str(f"%{flags}{width}{'.' + precision if precision else ''}{kind}" % value)
-        text = json.dumps(value, ensure_ascii=False) if kind == "q" else _text(value)
+        text = json_text(value) if kind == "q" else _text(value)
         text = text[: int(precision)] if precision else text
         return text.ljust(int(width or 0)) if "-" in flags else text.rjust(int(width or 0))
 
@@ -293,7 +294,7 @@ def _index(value: Any, *keys: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": lambda value: json.dumps(value, ensure_ascii=False),
+    "json": json_text,
     "join": lambda items, separator: separator.join(map(_text, items)),
     "split": lambda text, separator: text.split(separator),
     "lower": lambda text: _text(text).lower(),

@@ -16,6 +16,14 @@ def printable(text: str, *, keep: str = "") -> str:
     )
 
 
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """A value as JSON in which what ``printable`` escapes is escaped as JSON has it: the same value to a program."""
+    import json
+
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
 def cut(text: str, width: int) -> str:
     """``text`` in at most ``width`` characters; an ellipsis marks a cut."""
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -18,6 +18,11 @@ from minidock.errors import ArchiveError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_MAX_LINKS = 40
+# Components that links may add to one path for nothing, and to all of a layer's paths beyond that.
+_SHORT_WAY = 64
+_DETOURS = 20_000
+
 
 class Attributes(NamedTuple):
     """What a directory is given when all of its children are there; ``mtime`` None leaves the time as it comes."""
@@ -37,10 +42,11 @@ class Beneath:
     once the layer's tree depends on what is beneath.
     """
 
-    __slots__ = ("_below", "deleted", "opaque", "self_contained")
+    __slots__ = ("_below", "_detours", "deleted", "opaque", "self_contained")
 
     def __init__(self, below: Callable[[], int] | None) -> None:
         self._below = below
+        self._detours = 0
         self.deleted: set[str] = set()
         self.opaque: set[str] = set()
         self.self_contained = True
@@ -74,6 +80,17 @@ class Beneath:
             return attributes_of(fd, name)
         finally:
             os.close(fd)
+
+    def way(self, path: str) -> Way:
+        """What is to be told of each symbolic link on the way of ``path``."""
+        return Way(self, path)
+
+    def detour(self, components: int, path: str) -> None:
+        """A path was led further by so many components than an honest one ever is. Raises ArchiveError when the
+        layer has too many of those: each of its entries could cost what the longest chain of links does."""
+        self._detours += components
+        if self._detours > _DETOURS:
+            raise ArchiveError(f"the path {shorten(path)} in the tar stream leads through symbolic links for too long")
 
     def made_directory(self, path: str) -> None:
         """A new directory at ``path``: where the layers beneath lost that name to a deletion, they stay hidden."""
@@ -135,6 +152,30 @@ class Beneath:
                 return True
             directory = directory.rpartition("/")[0]
         return "" in self.opaque
+
+
+class Way:
+    """The symbolic links of one path."""
+
+    __slots__ = ("_beneath", "_components", "_links", "_path")
+
+    def __init__(self, beneath: Beneath, path: str) -> None:
+        self._beneath = beneath
+        self._path = path
+        self._links = 0
+        self._components = 0
+
+    def follow(self, target: str) -> list[str]:
+        """The components of a link's target, last first. Raises ArchiveError when the path has too many links, or the
+        layer too many long ones."""
+        components = target.split("/")[::-1]
+        self._links += 1
+        if self._links > _MAX_LINKS:
+            raise ArchiveError(f"the path {shorten(self._path)} in the tar stream has too many symbolic links")
+        self._components += len(components)
+        if self._components > _SHORT_WAY:
+            self._beneath.detour(len(components), self._path)
+        return components
 
 
 def attributes_of(dir_fd: int, name: str) -> Attributes:

@@ -10,6 +10,7 @@ from minidock.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from lzma import LZMADecompressor
 
     from minidock.drivers.tar_format import Reader
 
@@ -23,6 +24,9 @@ _HEAD = 6
 # What a stream may grow to whatever its size, and beyond that, the growth that no honest archive shows.
 _FREE = 1 << 30
 _RATIO = 250
+# What an xz stream may ask for: its strongest preset has a dictionary of 64 MiB, its format allows 4 GiB.
+_XZ_MEMORY = 128 << 20
+_CHUNK = 1 << 17
 
 
 class Plain:
@@ -132,4 +136,39 @@ def _bzip2(source: _Counted) -> Opened:
 def _xz(source: _Counted) -> Opened:
     import lzma
 
-    return lzma.LZMAFile(source), (EOFError, lzma.LZMAError)  # type: ignore[arg-type]
+    return _Xz(source, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)), (EOFError, lzma.LZMAError)
+
+
+class _Xz:
+    """The plain bytes of xz streams, one after the other. The library's own file object takes no limit on memory."""
+
+    __slots__ = ("_decoder", "_make", "_source")
+
+    def __init__(self, source: _Counted, make: Callable[[], LZMADecompressor]) -> None:
+        self._source = source
+        self._make = make
+        self._decoder = make()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Raises EOFError for a truncated stream, LZMAError for a damaged one and one that needs too much memory."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_CHUNK), b""))
+        while size:
+            data = b""
+            if self._decoder.eof:
+                # Streams may be padded with zeros (The .xz File Format, 2.2).
+                data = self._decoder.unused_data.lstrip(b"\0")
+                while not data:
+                    more = self._source.read(_CHUNK)
+                    if not more:
+                        return b""
+                    data = more.lstrip(b"\0")
+                self._decoder = self._make()
+            elif self._decoder.needs_input:
+                data = self._source.read(_CHUNK)
+                if not data:
+                    raise EOFError("it ends too early")
+            plain = self._decoder.decompress(data, size)
+            if plain:
+                return plain
+        return b""

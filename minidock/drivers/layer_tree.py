@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     Children = dict[bytes, Node]
 
-_MAX_LINKS = 40
 # The kernel's device numbers have 12 and 20 bits; the reader bounds both by 20.
 _MAX_MAJOR = 0xFFF
 # As os.fsencode does it, which looks its encoding up anew for each name.
@@ -209,7 +208,7 @@ class LayerTree:
         pending = path.split("/")[::-1]
         here: list[str] = []
         trail = [self._top]
-        links = 0
+        way = self._beneath.way(path)
         while pending:
             name = pending.pop()
             if name in {"", "."}:
@@ -222,10 +221,7 @@ class LayerTree:
             target = self._step(trail, here, name, path)
             if target is None:
                 continue
-            links += 1
-            if links > _MAX_LINKS:
-                raise ArchiveError(f"the path {shorten(path)} in the tar stream has too many symbolic links")
-            pending += target.split("/")[::-1]
+            pending += way.follow(target)
             if target.startswith("/"):
                 here.clear()
                 del trail[1:]

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 
 from minidock.drivers import trees
 from minidock.drivers.beneath import Attributes, Beneath, join, no_directory
-from minidock.drivers.tar_format import shorten
-from minidock.errors import ArchiveError
 from minidock.kernel.resolve import open_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATH_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_LINKS = 40
 _CACHED = 8
 
 
@@ -83,7 +80,7 @@ class Parents:
         """Component by component, with symbolic links read here and missing directories made."""
         pending = path.split("/")[::-1]
         here: list[str] = []
-        links = 0
+        way = self.beneath.way(path)
         fd = trees.open_directory(self._tree_fd, "")
         try:
             while pending:
@@ -98,10 +95,7 @@ class Parents:
                     if target is None:
                         here.append(name)
                 if target is not None:
-                    links += 1
-                    if links > _MAX_LINKS:
-                        raise ArchiveError(f"the path {shorten(path)} in the tar stream has too many symbolic links")
-                    pending += target.split("/")[::-1]
+                    pending += way.follow(target)
                     if not target.startswith("/"):
                         continue
                     here.clear()

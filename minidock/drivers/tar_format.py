@@ -63,12 +63,14 @@ class Entry(NamedTuple):
 
 class Limits(NamedTuple):
     """What a stream may hold: ``entries`` headers of any kind, ``total`` bytes of files, ``extension`` bytes of one
-    extended header, ``segments`` runs of one sparse file."""
+    extended header, ``segments`` runs of one sparse file, ``texts`` bytes of names, link targets and extended
+    attributes in all, which are kept in memory until the layer is whole."""
 
     entries: int = 10_000_000
     total: int = 1 << 42
     extension: int = 1 << 20
     segments: int = 1 << 16
+    texts: int = 1 << 28
 
 
 def clean_name(raw: str, *, what: str = "name") -> str:

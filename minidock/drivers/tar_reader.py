@@ -29,7 +29,7 @@ from minidock.drivers.tar_format import (
     clean_name,
     shorten,
 )
-from minidock.drivers.tar_sparse import SparseKeys, SparseMap, old_map
+from minidock.drivers.tar_sparse import SPARSE_PREFIX, SparseKeys, SparseMap, old_map
 from minidock.drivers.xattrs import NO_XATTRS
 from minidock.errors import ArchiveError
 
@@ -48,6 +48,9 @@ _PAX = b"x"
 _PAX_GLOBAL = b"g"
 _WITH_DATA = frozenset({REGULAR, _OLD_REGULAR, _CONTIGUOUS, _OLD_SPARSE})
 _WITHOUT_DATA = frozenset({LINK, SYMLINK, CHAR_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO})
+_MEANT = frozenset({"path", "linkpath", "size", "uid", "gid", "mtime"})
+# Each entry is given the global records anew.
+_MAX_GLOBAL = 100
 _MAX_TIME = (1 << 34) - 1
 _MIN_TIME = -(1 << 31)
 
@@ -60,13 +63,14 @@ class TarReader:
     is where in the stream the next byte to be read lies: right after a step, the current entry's content.
     """
 
-    __slots__ = ("_count", "_global", "_left", "_limits", "_pad", "_stream", "_total", "ended", "offset")
+    __slots__ = ("_count", "_global", "_left", "_limits", "_pad", "_stream", "_texts", "_total", "ended", "offset")
 
     def __init__(self, stream: Reader, *, limits: Limits | None = None) -> None:
         self._stream = stream
         self._limits = limits or Limits()
         self._global: list[tuple[str, bytes]] = []
         self._count = 0
+        self._texts = 0
         self._total = 0
         self._left = 0
         self._pad = 0
@@ -119,7 +123,7 @@ class TarReader:
             if kind == _PAX:
                 pax = fields.pax_records(self._extension(block))
             elif kind == _PAX_GLOBAL:
-                self._global = _merged(self._global, fields.pax_records(self._extension(block)))
+                self._global = _merged(self._global, _meant(fields.pax_records(self._extension(block))))
             elif kind == _LONG_NAME:
                 long_name = fields.text(self._extension(block))
             elif kind == _LONG_LINK:
@@ -172,6 +176,7 @@ class TarReader:
         if kind not in _WITH_DATA and kind not in _WITHOUT_DATA:
             raise ArchiveError(f"the tar stream has an entry of the unknown type {shorten(os.fsdecode(kind))}")
         self._open(size if kind in _WITH_DATA else 0)
+        self._count_texts(len(raw_name) + len(raw_link), over.xattrs)
         sparse = self._sparse(block, kind, over)
         name = clean_name(raw_name)
         kind = REGULAR if kind in _WITH_DATA else kind
@@ -200,6 +205,13 @@ class TarReader:
             raise ArchiveError(f"the tar stream holds more than {self._limits.total} bytes of files")
         self._left = size
         self._pad = -size % BLOCK
+
+    def _count_texts(self, length: int, xattrs: Mapping[str, bytes]) -> None:
+        if xattrs:
+            length += sum(len(name) + len(value) for name, value in xattrs.items())
+        self._texts += length
+        if self._texts > self._limits.texts:
+            raise ArchiveError(f"the tar stream holds more than {self._limits.texts} bytes of names and attributes")
 
     def _sparse(self, block: bytes, kind: bytes, over: _Overrides) -> SparseMap | None:
         """The map of a sparse file; what is ``_left`` afterwards is the data of its runs."""
@@ -283,11 +295,16 @@ class _Overrides:
 _NOTHING_OVERRIDDEN = _Overrides([])
 
 
+def _meant(records: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Those of a global header's records that say something of an entry: comments are not kept."""
+    return [record for record in records if record[0] in _MEANT or record[0].startswith((XATTR_PREFIX, SPARSE_PREFIX))]
+
+
 def _merged(older: list[tuple[str, bytes]], newer: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     """Global records with the newer ones in their place, so that any number of global headers stays bounded."""
     keys = {key for key, _ in newer}
     merged = [record for record in older if record[0] not in keys] + newer
-    if len(merged) > 10_000:
+    if len(merged) > _MAX_GLOBAL:
         raise ArchiveError("the tar stream has too many global pax records")
     return merged
 

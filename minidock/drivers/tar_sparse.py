@@ -14,7 +14,7 @@ from minidock.errors import ArchiveError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PREFIX = "GNU.sparse."
+SPARSE_PREFIX = "GNU.sparse."
 _MAX_SIZE = (1 << 63) - 1
 
 
@@ -42,9 +42,9 @@ class SparseKeys:
 
     def take(self, key: str, value: bytes) -> bool:
         """Keep a record if it is one of these; False if it is another's."""
-        if not key.startswith(_PREFIX):
+        if not key.startswith(SPARSE_PREFIX):
             return False
-        kind = key[len(_PREFIX) :]
+        kind = key[len(SPARSE_PREFIX) :]
         if kind in {"major", "minor"}:
             setattr(self, kind, pax_number(value, what=key))
         elif kind == "name":

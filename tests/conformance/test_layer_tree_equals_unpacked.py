@@ -157,7 +157,10 @@ class Bench:
 
     def compare(self, layer: Layer, *, on_top: bool = True) -> str:
         """What came of it: "equal", "refused" by both, or "inexpressible". The unpacked layer lies ``on_top`` then."""
-        tar = tar_of(layer)
+        return self.compare_tar(tar_of(layer), on_top=on_top)
+
+    def compare_tar(self, tar: bytes, *, on_top: bool = True) -> str:
+        """As ``compare``, with the layer's tar."""
         tree = f"{self._folder}/{self._count}"
         self._count += 1
         os.mkdir(tree, 0o700)

@@ -170,6 +170,21 @@ def test_plain_progress_lines() -> None:
     assert lines[8:] == ["#3 x", "#3 CACHED", "#4 y", "#4 ERROR: it broke", "WARNING: careful"]
 
 
+def test_progress_escapes_what_a_dockerfile_says() -> None:
+    progress, stream = _plain()
+    progress.step("RUN echo \x1b]52;c;x\x07\u202e ü\tx").error("bad \x9b31m \udcff\r")
+    progress.warning("\x1b[2J\nnext line")
+    QuietProgress(stream.write).warning("\x1b[2J")
+    lines = [line for line in stream.getvalue().decode().split("\n") if line]
+    assert lines == [
+        "#1 RUN echo \\x1b]52;c;x\\x07\\u202e ü x",
+        "#1 ERROR: bad \\x9b31m \\udcff",
+        "WARNING: \\x1b[2J",
+        "next line",
+        "WARNING: \\x1b[2J",
+    ]
+
+
 def test_output_without_end_is_shown_in_pieces() -> None:
     progress, stream = _plain()
     step = progress.step("x")

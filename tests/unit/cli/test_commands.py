@@ -49,7 +49,8 @@ class TestRun:
             "-v v1:/v --mount type=tmpfs,dst=/m --tmpfs /t:ro --volumes-from c:ro "
             "--read-only --keep --cap-add NET_ADMIN --cap-drop ALL "
             "--privileged --security-opt no-new-privileges --network none --init --stop-signal INT --stop-timeout 3 "
-            "--shm-size 1m img x"
+            "--shm-size 1m --ulimit core=0 --sysctl kernel.sem=1 --device /dev/null --device-cgroup-rule c "
+            "--group-add g img x"
         )
         assert run(*line.split()).out == f"{ID}\n"
         assert engine.calls == [
@@ -82,6 +83,11 @@ class TestRun:
                     "shm_size": 1048576,
                     "tty": True,
                     "interactive": True,
+                    "ulimits": ("core=0",),
+                    "sysctls": ("kernel.sem=1",),
+                    "devices": ("/dev/null",),
+                    "device_cgroup_rules": ("c",),
+                    "group_add": ("g",),
                 },
             )
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -35,6 +36,15 @@ def test_what_is_kept_stays() -> None:
 @given(st.text())
 def test_nothing_that_drives_a_terminal_comes_through(anything: str) -> None:
     assert text.printable(anything).isprintable()
+
+
+@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_json_is_the_same_value_and_drives_no_terminal(value: object) -> None:
+    for indent in (None, 4):
+        shown = text.json_text(value, indent=indent)
+        assert json.loads(shown) == value
+        assert shown.replace("\n", "").isprintable()
+    assert text.json_text("\x9b\u202eü\udcff") == '"\\u009b\\u202eü\\udcff"'
 
 
 def test_cuts_are_marked() -> None:

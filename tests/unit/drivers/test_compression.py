@@ -49,6 +49,19 @@ def test_damage_is_an_archive_error(form: str) -> None:
             Plain(io.BytesIO(damaged)).read()
 
 
+def test_padding_between_xz_streams() -> None:
+    stream = Plain(io.BytesIO(lzma.compress(b"one") + bytes(1 << 18) + lzma.compress(b"two") + bytes(8)))
+    assert stream.read() == b"onetwo"
+    assert stream.read(5) == b""
+
+
+def test_xz_may_not_ask_for_any_amount_of_memory() -> None:
+    greedy = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 256 << 20}]
+    with pytest.raises(ArchiveError, match="compression is damaged: Memory usage limit exceeded"):
+        Plain(io.BytesIO(lzma.compress(b"x", filters=greedy))).read()
+    assert Plain(io.BytesIO(lzma.compress(b"x", preset=9 | lzma.PRESET_EXTREME))).read() == b"x"
+
+
 def test_zstandard_is_named() -> None:
     with pytest.raises(ArchiveError, match="zstandard"):
         Plain(io.BytesIO(b"\x28\xb5\x2f\xfd" + bytes(20)))

@@ -221,7 +221,13 @@ def test_limits() -> None:
         read(pax(path=b"x") * 4, entries=3)
     with pytest.raises(ArchiveError, match="more than 10 bytes"):
         read((header(size=b"00000000006\0") + padded(b"abcdef")) * 2 + END, total=10)
-    records = b"".join(record(b"k%d" % number, b"") for number in range(11_000))
+    for texts in (header(b"n" * 6), header(b"n", b"2", link=b"target"), pax(SCHILY__xattr__u=b"123456") + header(b"n")):
+        assert len(read(texts + END, texts=10)) == 1
+        with pytest.raises(ArchiveError, match="more than 10 bytes of names and attributes"):
+            read(texts * 2 + END, texts=10)
+    comments = b"".join(record(b"k%d" % number, b"") for number in range(11_000))
+    assert one(extension(b"g", comments + record(b"uid", b"7")) + header()).uid == 7
+    records = b"".join(record(b"SCHILY.xattr.user.%d" % number, b"") for number in range(101))
     with pytest.raises(ArchiveError, match="too many global"):
         read(extension(b"g", records) + header())
 

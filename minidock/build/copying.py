@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from minidock.dockerfile.instructions import Add, Copy, Heredoc
 
 # Bytes of small files that a step holds from the reading for its key to the copy.
-_HOLD = 64 * 1024 * 1024
+_HOLD = 96 * 1024 * 1024
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _INSTEAD = "copy it as it is with COPY"
 _OCTAL = re.compile(r"0?[0-7]{1,4}|0o[0-7]{1,4}")

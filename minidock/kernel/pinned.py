@@ -84,7 +84,10 @@ class Pinned:
             return ""
         try:
             return os.readlink(f"{self.directory}/{name}{_MARK}")
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
+            # EINVAL: a mark of another kind, which says nothing.
             return ""
 
     def touch(self, name: str) -> None:

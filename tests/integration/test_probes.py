@@ -18,7 +18,7 @@ NAMESPACES = ("20000", "4000000", "8000000", "10000000", "20000000", "40000000",
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The static prober."""
     program = tmp_path_factory.mktemp("probe") / "sysprobe"
-    subprocess.run(["gcc", "-O1", "-static", "-o", program, HERE / "sysprobe.c"], check=True)
+    subprocess.run(["gcc", "-O1", "-static", "-o", program, HERE / "attack/src/sysprobe.c"], check=True)
     return program
 
 

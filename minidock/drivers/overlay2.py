@@ -233,10 +233,10 @@ class Overlay2(TreeDriver):
         """Each layer, lowest first, as it can be mounted; "" for one that has to be made."""
         if self._tarballs is None:
             return [self._layers.find(diff_ids[:count]) for count in range(1, len(diff_ids) + 1)]
-        mounted, chain = self._tarballs.pin.names(), Chain(diff_ids)
+        chain = Chain(diff_ids)
         found: list[str | LayerMount] = []
         for count, diff_id in enumerate(diff_ids, 1):
-            key = self._tarballs.find(chain, count, mounted)
+            key = self._tarballs.find(chain, count)
             found.append(self._tarballs.lower(diff_id, key) if key else self._layers.find(diff_ids[:count]))
         return found
 

@@ -53,17 +53,17 @@ class Tarballs:
         """Make the directory. Raises OSError."""
         os.makedirs(self.directory, 0o700, exist_ok=True)
 
-    def find(self, chain: Chain, count: int, mounted: Collection[str] = ()) -> str:
+    def find(self, chain: Chain, count: int) -> str:
         """The name of the index of the layer ``count`` (1 is the lowest) if it is there and whole, else "".
 
-        What is ``mounted``, from the very tarball, was read to its end before; anything else is now. Raises OSError.
+        What is mounted, from the very tarball, was read to its end before; anything else is now. Raises OSError.
         """
         diff_id = chain.diff_ids[count - 1]
         for key in _names(chain, count):
             path = self.path(key)
             try:
-                known = key in mounted and self._is_current(key, diff_id)
-                header = index_file.peek(path) if known else self._checked(path, diff_id)
+                mounted = self._is_mounted(key, diff_id)
+                header = index_file.peek(path) if mounted else self._checked(path, diff_id)
             except (FileNotFoundError, CorruptObjectError):
                 continue
             if header.self_contained or count == 1 or key != hex_of(diff_id):
@@ -92,10 +92,9 @@ class Tarballs:
         What is mounted from another file than the tarball of now, one that was replaced, is mounted anew. Raises
         OSError.
         """
-        there = self.pin.names()
         wanted = []
         for diff_id, key in zip(diff_ids, keys, strict=True):
-            if key and not (key in there and self._is_current(key, diff_id)):
+            if key and not self._is_mounted(key, diff_id):
                 wanted.append((key, diff_id))
             elif key:
                 self.pin.touch(key)
@@ -152,13 +151,17 @@ class Tarballs:
         size = os.stat(f"{self.tars}/{hex_of(diff_id)}").st_size
         return index_file.load(path, diff_id=diff_id, tar_size=size)
 
-    def _is_current(self, key: str, diff_id: str) -> bool:
-        """Whether a mount is of the tarball that lies there now. While that is on its way, any mount of it serves."""
+    def _is_mounted(self, key: str, diff_id: str) -> bool:
+        """Whether a layer is mounted from the tarball that lies there now. While that is on its way, any mount of it
+        serves."""
+        note = self.pin.note(key)
+        if not note:
+            return False
         try:
             status = os.stat(f"{self.tars}/{hex_of(diff_id)}")
         except FileNotFoundError:
             return True
-        return self.pin.note(key) == _note(diff_id, status)
+        return note == _note(diff_id, status)
 
     def _mount(self, key: str, diff_id: str, tar: str) -> None:
         """For the holder of the pin's lock: mount a layer from its tarball at ``tar``, unless it is so already."""

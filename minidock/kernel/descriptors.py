@@ -8,6 +8,7 @@ calling thread's alone).
 from __future__ import annotations
 
 import _thread
+import errno
 from collections.abc import Callable
 
 from minidock.kernel.namespaces import CLONE_FS, unshare
@@ -19,7 +20,7 @@ def from_thread(make: Callable[[], list[int]], *, flags: int = 0) -> list[int]:
     CLONE_NEW* kinds in ``flags``, and take the descriptors that it returns; what it raises is raised here.
 
     ``make`` closes what it has opened when it fails, and imports nothing once it has left the caller's files. Raises
-    OSError, RuntimeError where no thread can be started.
+    OSError, EAGAIN where no thread can be started (pthread_create(3)).
     """
     ended = _thread.allocate_lock()
     made: list[int] = []
@@ -36,7 +37,10 @@ def from_thread(make: Callable[[], list[int]], *, flags: int = 0) -> list[int]:
 
     ended.acquire()
     with signals_blocked():
-        _thread.start_new_thread(run, ())
+        try:
+            _thread.start_new_thread(run, ())
+        except RuntimeError:
+            raise OSError(errno.EAGAIN, "no thread can be started") from None
         ended.acquire()
     if failed:
         raise failed[0]

@@ -82,6 +82,7 @@ class MountRoot(NamedTuple):
     def _overlay(root: OverlayMount, context: ChildContext) -> int:
         """Of the layers in another mount namespace the parent has opened descriptors."""
         lowers = context.lowers or [lower for lower in root.lowers if isinstance(lower, str)]
+        assert len(lowers) == len(root.lowers), "a layer that nobody opened would be missing from the tree"
         mixed = any(isinstance(lower, int) for lower in lowers)
         return overlay(lowers, upper=root.upper, work=root.work, volatile=root.volatile, xino=mixed)
 

@@ -16,5 +16,5 @@ def test_no_more_threads_is_the_systems_refusal(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
     with pytest.raises(OSError, match="no thread can be started") as caught:
-        descriptors.from_thread(lambda: [])
+        descriptors.from_thread(list)
     assert caught.value.errno == errno.EAGAIN

@@ -104,14 +104,14 @@ def _text_of(directory: str, name: str, *, what: str, links: bool) -> str | None
     try:
         folder = os.open(directory, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
         try:
-            fd = open_real(folder, real_path(folder, name) if links else name, _READ)
+            found = real_path(folder, name) if links else name
+            with open(found, "rb", opener=lambda path, _: open_real(folder, path, _READ)) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TEXT:
+                    raise UsageError(f"cannot read {what}: it is not a regular file of at most {_MAX_TEXT >> 20} MiB")
+                return file.read(_MAX_TEXT).decode("utf-8")
         finally:
             os.close(folder)
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TEXT:
-                raise UsageError(f"cannot read {what}: it is not a regular file of at most {_MAX_TEXT >> 20} MiB")
-            return file.read(_MAX_TEXT).decode("utf-8")
     except FileNotFoundError:
         return None
     except OSError as error:

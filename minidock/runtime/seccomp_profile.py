@@ -78,7 +78,7 @@ def read_profile(path: str) -> bytes:
     """The bytes of a profile's file. Raises UsageError if it cannot be read, is empty or larger than 4 MiB."""
     try:
         # Not to wait for a writer, should it be a pipe.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read the seccomp profile {path!r}: {(error.strerror or '').lower()}") from None

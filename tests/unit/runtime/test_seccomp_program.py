@@ -261,6 +261,14 @@ def test_cache_distrusts(tmp_path: Path, damage: str) -> None:
     assert entry.read_bytes() == content, "it was made anew"
 
 
+def test_a_directory_in_the_cache_is_no_error(tmp_path: Path) -> None:
+    program = seccomp.program(profile="builtin", bounding=DOCKER, cache_dir=str(tmp_path))
+    (entry,) = tmp_path.iterdir()
+    entry.unlink()
+    entry.mkdir()
+    assert seccomp.program(profile="builtin", bounding=DOCKER, cache_dir=str(tmp_path)) == program
+
+
 def test_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert seccomp.program(profile="builtin", bounding=DOCKER, cache_dir=str(tmp_path / "file"))

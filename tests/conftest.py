@@ -5,6 +5,8 @@ Everything under tests/integration and tests/conformance needs root and the real
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import shutil
@@ -120,6 +122,26 @@ def unpin(root: DataRoot) -> None:
         pinned = Pinned(f"{root.run}/layers")
         with pinned.lock():
             pinned.unpin()
+
+
+def descriptors() -> dict[str, str]:
+    """What each open descriptor of the tests' process is."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left() -> Iterator[None]:
+    """The package runs in the tests' own process, too: whatever it or a test forgets to close is found here."""
+    before = descriptors()
+    yield
+    if len(descriptors()) > len(before):
+        gc.collect()
+    after = descriptors()
+    assert len(after) <= len(before), {number: what for number, what in after.items() if before.get(number) != what}
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,8 @@ def test_output_is_exact_however_slow_the_reader_is(box: Any, fake_launch: Any) 
     lifecycle.finish(running)
     assert Path(f"/proc/self/fd/{out}").read_bytes() == b"x" * 16777216
     assert Path(f"/proc/self/fd/{err}").read_bytes() == b"done\n"
+    os.close(out)
+    os.close(err)
 
 
 def test_many_small_writes_arrive_exactly(box: Any) -> None:
@@ -103,13 +105,14 @@ def test_many_small_writes_arrive_exactly(box: Any) -> None:
 def test_two_clients_get_the_same(box: Any, wait_until: Callable[..., None]) -> None:
     record = box.create("sh", "-c", "read line; echo got $line", interactive=True)
     box.start(record)
-    outs = []
+    opened, outs = [], []
     connections = [attach.connect(box.root, record.id) for _ in range(2)]
     sessions = []
     for number, connection in enumerate(connections):
         fd = os.memfd_create("out")
         outs.append(fd)
         read_end, write_end = os.pipe()
+        opened += [connection, read_end, write_end]
         if number == 1:
             os.write(write_end, b"hello\n")
         session = attach.Session(connection, stdin=read_end, stdout=fd, stderr=-1, terminal=False, proxy=False)
@@ -120,6 +123,8 @@ def test_two_clients_get_the_same(box: Any, wait_until: Callable[..., None]) -> 
     assert sessions[0][0].run().status == 0
     for fd in outs:
         assert Path(f"/proc/self/fd/{fd}").read_bytes() == b"got hello\n"
+    for fd in (*opened, *outs):
+        os.close(fd)
 
 
 def test_a_terminal_merges_streams_and_takes_sizes(box: Any, wait_until: Callable[..., None]) -> None:

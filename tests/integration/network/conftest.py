@@ -114,17 +114,19 @@ class Host:
         os.close(self._lock)
 
 
-def exchange(client: Namespace, server: Namespace | None, address: str) -> str:
-    """Connect from ``client`` to a listener in ``server`` (None: the host); the client's address as seen there, or "".
+def exchange(client: Namespace, server: Namespace | None, address: str, *, seconds: float = 10) -> str:
+    """Connect from ``client`` to a listener in ``server`` (None: the host); the client's address as seen there, or ""
+    when nothing came through in ``seconds``.
 
-    The handshake is the kernels' own work: no process needs to run on the other side.
+    The handshake is the kernels' own work: no process needs to run on the other side. A neighbour that was asked in
+    vain is asked again a second later, so what shall pass is given more than that.
     """
     with server.entered() if server else contextlib.nullcontext():
         listener = socket.create_server((address, 0))
-    listener.settimeout(2)
+    listener.settimeout(seconds)
     with client.entered():
         caller = socket.socket()
-    caller.settimeout(1)
+    caller.settimeout(seconds)
     with listener, caller:
         try:
             caller.connect(listener.getsockname())

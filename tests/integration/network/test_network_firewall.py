@@ -90,7 +90,9 @@ def test_containers_get_past(host: Any, exchange_between: Exchange, name: str) -
     assert exchange_between(container, host.outside, "192.0.2.1") == "192.0.2.2"
     assert comments(table, chain)[:2] == OURS
     host.outside.ip("route", "add", "10.90.0.0/16", "via", "192.0.2.2")
-    assert exchange_between(host.outside, container, "10.90.0.2") == "", "what nobody asked for stays outside"
+    assert exchange_between(host.outside, container, "10.90.0.2", seconds=1) == "", (
+        "what nobody asked for stays outside"
+    )
 
 
 @pytest.mark.parametrize("name", FIREWALLS)
@@ -98,7 +100,7 @@ def test_without_the_rules_they_would_not(host: Any, exchange_between: Exchange,
     """What the rules are for: the firewall really stops a container that it does not know."""
     container, _ = host.container()
     FIREWALLS[name][0]()
-    assert exchange_between(container, host.outside, "192.0.2.1") == ""
+    assert exchange_between(container, host.outside, "192.0.2.1", seconds=1) == ""
     host.network.ensure()
     assert exchange_between(container, host.outside, "192.0.2.1") == "192.0.2.2", "each start repairs it"
 

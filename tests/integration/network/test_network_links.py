@@ -75,11 +75,11 @@ def test_pair_is_made_configured_and_dies_with_its_namespace(host: Any) -> None:
     assert "eth0" not in container.ip("-6", "addr")
     container.close()
     host.forget(container)
-    deadline = time.monotonic() + 1
+    deadline = time.monotonic() + 10
     with Rtnl() as route:
         while route.link(port.name) and time.monotonic() < deadline:
             time.sleep(0.005)
-        assert route.link(port.name) is None, "the link is gone within a second"
+        assert route.link(port.name) is None, "the kernel's worker takes the link away"
         assert route.link("minidock0").mtu == 1400, "a bridge without ports keeps its MTU"  # type: ignore[union-attr]
 
 
@@ -132,9 +132,9 @@ def test_the_first_packet_passes(host: Any, exchange_between: Any) -> None:
     try:
         for _ in range(20):
             container, address = host.container()
-            began = time.monotonic()
+            with Rtnl() as route:
+                assert [link.name for link in route.links() if link.up and not link.passing] == ["lo"]
             assert exchange_between(container, None, "10.90.0.1") == address
-            assert time.monotonic() - began < 0.9
     finally:
         for process in busy:
             process.kill()

@@ -33,7 +33,9 @@ def test_integers_keep_their_upper_half(tmp_path: object) -> None:
     # beyond 32 bits that were cut to 3 would close descriptor 3 and those behind it.
     buffer = ctypes.create_string_buffer(256)
     assert ctypes.addressof(buffer) > 0xFFFFFFFF, "the address has to be a wide one for this test"
-    sc.syscall(sc.SYS_FSTATFS, os.open("/", os.O_PATH | os.O_CLOEXEC), ctypes.addressof(buffer))
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    sc.syscall(sc.SYS_FSTATFS, root, ctypes.addressof(buffer))
+    os.close(root)
     assert buffer.raw != bytes(256)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -152,14 +153,13 @@ def test_descriptor_3_may_be_taken(layout: str) -> None:
     fd = trampoline.open_trampoline()
 
     def child() -> None:
-        high_fd, high_writer = os.dup2(fd, 50, inheritable=False), os.dup2(writer, 51, inheritable=False)
-        process.close_from(3, keep=[50, 51])
-        if layout == "error pipe is 3":
-            high_writer = os.dup2(high_writer, 3, inheritable=False)
-            os.close(51)
-        else:
-            high_fd = os.dup2(high_fd, 3, inheritable=False)
-            os.close(50)
+        # The numbers are the kernel's choice: any fixed one may be what the test's caller left open.
+        high_fd, high_writer = (fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 50) for number in (fd, writer))
+        process.close_from(3, keep=[high_fd, high_writer])
+        moved = high_writer if layout == "error pipe is 3" else high_fd
+        os.dup2(moved, 3, inheritable=False)
+        os.close(moved)
+        high_fd, high_writer = (3 if number == moved else number for number in (high_fd, high_writer))
         trampoline.exec_trampoline(high_fd, "/nonexistent", ["x"], {}, error_fd=high_writer)
 
     with process.spawn(child) as spawned:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from minidock.kernel.hashing import Hasher
-from minidock.kernel.memory import mapped
+from minidock.kernel.memory import mapped, populate
 
 _BLOCK = 1 << 21
 
 
 class Contents:
-    """Reads files; those of at most ``small`` bytes into blocks of memory of at most ``hold`` bytes in all, of which
-    ``expected``, their sum, are needed. All else passes through two blocks in turn: while one is hashed, the next is
-    filled.
+    """Reads files; those of at most ``small`` bytes into blocks of memory of at most ``hold`` bytes in all. All else
+    passes through two blocks in turn: while one is hashed, the next is filled.
 
-    The memory that holds comes in large pieces and already mapped: a fault for each page of it would cost as much as
-    reading the files again.
+    The memory that holds comes in large pieces, whose pages come while others are filled and hashed: a fault for each
+    page would cost as much as reading the files again.
     """
 
-    __slots__ = ("_block", "_filled", "_hashed", "_hasher", "_hold", "_holds", "_passing", "_small")
+    __slots__ = ("_block", "_filled", "_hashed", "_hasher", "_hold", "_holds", "_next", "_passing", "_small")
 
-    def __init__(self, *, small: int, expected: int, hold: int) -> None:
+    def __init__(self, *, small: int, hold: int) -> None:
         self._small = small
-        # A block's end that is too short for the next file stays empty.
-        self._hold = min(expected + expected // 16 + 2 * small, hold)
+        self._hold = hold
+        self._next = 2 * small
         self._hasher = Hasher()
         self._passing: list[memoryview] = []
         self._block = memoryview(b"")
@@ -73,13 +73,17 @@ class Contents:
 
     def _turn(self, need: int) -> None:
         """Go on with another block, which has room for ``need`` bytes."""
-        self._hash()
-        length = min(_BLOCK, self._hold)
+        rest = self._block[self._hashed : self._filled]
+        # Each block is as large as those before it together, until they are of full size.
+        length = min(self._next, _BLOCK, self._hold)
         self._holds = length >= need
         if self._holds:
             self._hold -= length
+            self._next += length
             self._block = mapped(length)
+            self._hasher.update(rest, first=partial(populate, self._block))
         else:
+            self._hasher.update(rest)
             self._block = self._pass()
         self._filled = self._hashed = 0
 

@@ -181,4 +181,8 @@ class _Sources:
 
 def _sorted(directory: Directory) -> Iterator[tuple[str, Directory | Text | tuple[Part, Entry]]]:
     """A directory's children in the order of a tar: by the bytes of their names."""
-    return iter(sorted(directory.children.items(), key=lambda item: os.fsencode(item[0])))
+    children = directory.children
+    names = sorted(children)
+    if not "".join(names).isascii():
+        names.sort(key=os.fsencode)
+    return zip(names, map(children.__getitem__, names), strict=True)

@@ -1,13 +1,15 @@
 """What one source of a COPY selects: a list of entries, found by one walk, and the digest of their contents.
 
-The walk only lists; reading comes after, for the digest and once more for the copy. Each time a file is opened it must
-still be what the walk saw, so that a digest never stands for other bytes than those that were copied.
+The walk only lists; reading comes after, for the digest and once more for the copy. A file's status is taken when it is
+read for the digest; each time it is opened later it must still be the same, so that a digest never stands for other
+bytes than those that were copied.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import operator
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,12 +22,20 @@ if TYPE_CHECKING:
     from minidock.build.tree import SourceTree
 
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_QUIETLY = _FILE_FLAGS | os.O_NOATIME
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 BLOCK = 128 * 1024
 SMALL = 64 * 1024
+# All that the walk knows of a regular file: asking for more would cost as much again as listing it.
+_NAME = operator.itemgetter(0)
+_LISTED = os.stat_result((stat.S_IFREG, *[0] * 9))
 
 
 class Entry(NamedTuple):
-    """One file, directory, link or node. ``link`` is a symbolic link's target, else empty."""
+    """One file, directory, link or node. ``link`` is a symbolic link's target, else empty.
+
+    Of a regular file, ``status`` tells the type alone until the digest is known.
+    """
 
     name: str
     status: os.stat_result
@@ -134,11 +144,13 @@ def _list(tree: SourceTree, root: str, path: str) -> tuple[Group, set[str]]:
     try:
         with os.scandir(fd) as listing:
             for item in listing:
-                name, status = item.name, item.stat(follow_symlinks=False)
+                name = item.name
+                if item.is_file(follow_symlinks=False):
+                    entries.append(Entry(name, _LISTED))
+                    continue
+                status = item.stat(follow_symlinks=False)
                 kind = stat.S_IFMT(status.st_mode)
-                if kind == stat.S_IFREG:
-                    entries.append(Entry(name, status))
-                elif kind == stat.S_IFDIR:
+                if kind == stat.S_IFDIR:
                     entries.append(Entry(name, status))
                     directories.add(name)
                 elif kind == stat.S_IFLNK:
@@ -147,7 +159,7 @@ def _list(tree: SourceTree, root: str, path: str) -> tuple[Group, set[str]]:
                     entries.append(Entry(name, status))
     finally:
         os.close(fd)
-    entries.sort()
+    entries.sort(key=_NAME)
     return Group(path, entries), directories
 
 
@@ -181,78 +193,76 @@ def content_digest(selection: Selection, *, hold: int = 0) -> str:
 
 
 class _Digester:
-    __slots__ = ("_contents", "_heads", "_links", "_selection")
+    __slots__ = ("_contents", "_heads", "_is_directory", "_keep_owner", "_links", "_selection")
 
     def __init__(self, selection: Selection, hold: int) -> None:
-        sizes = [entry.status.st_size for group in selection.groups for entry in group.entries if _is_small(entry)]
-        self._contents = Contents(small=SMALL, expected=sum(sizes), hold=hold)
+        self._contents = Contents(small=SMALL, hold=hold)
         self._selection = selection
+        self._is_directory = selection.is_directory
+        self._keep_owner = selection.tree.keep_owner
         self._heads = hashlib.sha256()
         self._links: dict[tuple[int, int], str] = {}
 
     def add(self, directory: int, group: Group) -> None:
         prefix = f"{group.path}/" if group.path else ""
         heads: list[bytes] = []
-        for entry in group.entries:
+        for number, entry in enumerate(group.entries):
             path = prefix + entry.name
             if stat.S_ISREG(entry.status.st_mode):
-                heads.append(self._file(directory, entry, path))
+                heads.append(self._file(directory, group, number, path))
             else:
                 xattrs = read_xattrs(f"/proc/self/fd/{directory}/{entry.name}")
-                heads.append(self._head(path, entry, 0, entry.link, xattrs))
+                heads.append(self._head(path, entry.status, 0, entry.link, xattrs))
         self._heads.update(b"".join(heads))
 
     def hexdigest(self) -> str:
         """The heads say where each content ends, so that one digest of all contents will do."""
         return hashlib.sha256(self._heads.digest() + self._contents.digest()).hexdigest()
 
-    def _file(self, directory: int, entry: Entry, path: str) -> bytes:
-        status = entry.status
-        fd = open_unchanged(entry, directory)
+    def _file(self, directory: int, group: Group, number: int, path: str) -> bytes:
+        """Read a file; its status, as it is found now, is put into the group."""
+        entry = group.entries[number]
+        fd = _open_quietly(entry, directory)
         try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise changed(entry)
+            group.entries[number] = Entry(entry.name, status)
             xattrs = read_xattrs(fd)
+            size = status.st_size
             if status.st_nlink > 1:
                 first = self._links.setdefault((status.st_dev, status.st_ino), path)
                 if first != path:
-                    return self._head(path, entry, status.st_size, first, xattrs)
-            content = self._contents.read(fd, status.st_size)
+                    return self._head(path, status, size, first, xattrs)
+            content = self._contents.read(fd, size)
             if content is not None:
                 self._selection.held[path] = content
-            return self._head(path, entry, status.st_size, "", xattrs)
+            return self._head(path, status, size, "", xattrs)
         except EOFError:
             raise changed(entry) from None
         finally:
             os.close(fd)
 
-    def _head(self, path: str, entry: Entry, size: int, link: str, xattrs: dict[str, bytes]) -> bytes:
+    def _head(self, path: str, status: os.stat_result, size: int, link: str, xattrs: dict[str, bytes]) -> bytes:
         """All but the content; ``link`` is a symbolic link's target, or the path of the same file given before."""
-        selection, status = self._selection, entry.status
         mode = status.st_mode
-        named = os.fsencode(path) if selection.is_directory else b""
-        owner = (status.st_uid, status.st_gid) if selection.tree.keep_owner else (0, 0)
+        named = os.fsencode(path) if self._is_directory else b""
+        uid, gid = (status.st_uid, status.st_gid) if self._keep_owner else (0, 0)
         kind = stat.S_IFMT(mode)
-        device = status.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
+        device = status.st_rdev if kind in _DEVICES else 0
         shown = kind if kind == stat.S_IFLNK else mode
-        fields = (shown, *owner, size, device, len(xattrs), named, os.fsencode(link) if link else b"")
+        fields = (shown, uid, gid, size, device, len(xattrs), named, os.fsencode(link) if link else b"")
         head = b"%o %d %d %d %d %d\0%b\0%b\0" % fields
         if xattrs:
-            selection.xattrs[path] = xattrs
+            self._selection.xattrs[path] = xattrs
             for name, value in sorted(xattrs.items()):
                 head += b"%b\0%d %b" % (os.fsencode(name), len(value), value)
         return head
 
 
-def _is_small(entry: Entry) -> bool:
-    """Whether it is a file that is read at once, and may be held."""
-    return stat.S_ISREG(entry.status.st_mode) and entry.status.st_size <= SMALL
-
-
 def open_unchanged(entry: Entry, directory: int) -> int:
-    """Open a regular file of the walk for reading; raise MinidockError if it is not the same, unchanged file."""
-    try:
-        fd = _open_quietly(entry.name, directory)
-    except FileNotFoundError:
-        raise changed(entry) from None
+    """Open a regular file once more; raise MinidockError if it is not the same, unchanged file that was digested."""
+    fd = _open_quietly(entry, directory)
     try:
         check_unchanged(fd, entry)
     except BaseException:
@@ -262,18 +272,20 @@ def open_unchanged(entry: Entry, directory: int) -> int:
 
 
 def check_unchanged(fd: int, entry: Entry) -> None:
-    """Raise MinidockError if an open file is not, or no more, the one that the walk saw."""
+    """Raise MinidockError if an open file is not, or no more, the one that was digested."""
     now, then = os.fstat(fd), entry.status
     if now.st_ino != then.st_ino or now.st_size != then.st_size or now.st_mtime_ns != then.st_mtime_ns:
         raise changed(entry)
 
 
-def _open_quietly(name: str, directory: int) -> int:
+def _open_quietly(entry: Entry, directory: int) -> int:
     """Open for reading, without a new access time where that is allowed: it would cost a write for each file."""
     try:
-        return os.open(name, _FILE_FLAGS | os.O_NOATIME, dir_fd=directory)
+        return os.open(entry.name, _QUIETLY, dir_fd=directory)
     except PermissionError:
-        return os.open(name, _FILE_FLAGS, dir_fd=directory)
+        return os.open(entry.name, _FILE_FLAGS, dir_fd=directory)
+    except FileNotFoundError:
+        raise changed(entry) from None
 
 
 def changed(entry: Entry) -> MinidockError:

@@ -25,7 +25,7 @@ from minidock.drivers.xattrs import NO_XATTRS, belongs
 from minidock.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from minidock.drivers.indexer import Indexer
 
@@ -54,6 +54,10 @@ class Composer:
         self._writer = TarWriter(out, fd=out.fileno())
         self._indexer = indexer
         self.view = view
+
+    def watch(self, on_written: Callable[[int], None]) -> None:
+        """Tell ``on_written`` now and then, and in the end, how many bytes of the tar are written."""
+        self._writer.on_written = on_written
 
     def add(
         self,
@@ -106,7 +110,8 @@ class Composer:
         Raises ArchiveError also when the descriptor gives more or less.
         """
         _check_path(path)
-        entry = Entry(path, REGULAR, mode & 0o7777, uid, gid, size, mtime, xattrs=_kept(xattrs) if xattrs else xattrs)
+        kept = _kept(xattrs) if xattrs else xattrs
+        entry = Entry(path, REGULAR, mode & 0o7777, uid, gid, size, mtime, "", 0, 0, kept)
         if isinstance(source, int):
             offset = self._writer.add_file(entry, source)
         else:

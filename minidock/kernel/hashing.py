@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import _thread
 import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # A thread costs as much as hashing some 50 KB.
 _LARGE = 1 << 18
@@ -23,19 +27,18 @@ class Hasher:
         # Held while a thread is at work. Thread objects would be waited for twice: when they start and when they end.
         self._free = _thread.allocate_lock()
 
-    def update(self, data: bytes | bytearray | memoryview) -> None:
+    def update(self, data: bytes | bytearray | memoryview, *, first: Callable[[], None] | None = None) -> None:
         """Hash ``data``, which follows what came before. It is the hasher's until the next call of any method comes
-        back: only then may the caller change it."""
-        if len(data) < _LARGE:
-            with self._free:
-                self._hash.update(data)
-            return
+        back: only then may the caller change it. ``first`` is called before, in the same thread; it raises nothing."""
         self._free.acquire()
+        if len(data) < _LARGE:
+            self._work(data, first)
+            return
         try:
-            _thread.start_new_thread(self._work, (data,))
+            _thread.start_new_thread(self._work, (data, first))
         except RuntimeError:
             # No more threads are allowed here.
-            self._work(data)
+            self._work(data, first)
 
     def wait(self) -> None:
         """Come back when everything was hashed."""
@@ -51,8 +54,10 @@ class Hasher:
         with self._free:
             return self._hash.digest()
 
-    def _work(self, data: bytes | bytearray | memoryview) -> None:
+    def _work(self, data: bytes | bytearray | memoryview, first: Callable[[], None] | None) -> None:
         try:
+            if first is not None:
+                first()
             self._hash.update(data)
         finally:
             self._free.release()

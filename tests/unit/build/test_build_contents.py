@@ -30,7 +30,7 @@ def test_every_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: in
     random_ = random.Random(seed)
     sizes = [random_.choice([0, 1, 10, 500, 999, SMALL, SMALL + 1, 3_999, 4_000, 50_000]) for _ in range(60)]
     small = sum(size for size in sizes if size <= SMALL)
-    contents, expected = Contents(small=SMALL, expected=small, hold=hold), hashlib.sha256()
+    contents, expected = Contents(small=SMALL, hold=hold), hashlib.sha256()
     held: list[tuple[memoryview, bytes]] = []
     for number, size in enumerate(sizes):
         path, data = tmp_path / str(number), random_.randbytes(size)
@@ -52,6 +52,6 @@ def test_every_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: in
 @pytest.mark.parametrize("difference", [-1, 1])
 def test_other_sizes_are_told(tmp_path: Path, size: int, hold: int, difference: int) -> None:
     (tmp_path / "f").write_bytes(bytes(size + difference))
-    contents = Contents(small=SMALL, expected=SMALL, hold=hold)
+    contents = Contents(small=SMALL, hold=hold)
     with pytest.raises(EOFError):
         read(tmp_path / "f", contents, size)

@@ -303,11 +303,50 @@ def test_digest_of_a_file_does_not_know_its_name(sides: Sides) -> None:
     assert sides.digest("a") == sides.digest("b")
 
 
-def test_change_during_the_build_is_an_error(sides: Sides) -> None:
+@pytest.mark.parametrize("path", ["f", ""])
+def test_a_file_counts_as_it_is_when_it_is_read(sides: Sides, path: str) -> None:
     (sides.source / "f").write_text("x")
-    selection = select(sides.tree(), "f", "f")
+    selection = select(sides.tree(), path, path)
     assert selection is not None
     (sides.source / "f").write_text("longer")
+    (sides.source / "f").chmod(0o600)
+    assert content_digest(selection) == sides.digest(path)
+    target = open_target(sides.root_fd, "/", path, Look(ME))
+    try:
+        Writer(selection, target, Look(ME)).write()
+    finally:
+        os.close(target.fd)
+    assert (sides.root / "f").read_text() == "longer"
+    assert stat.S_IMODE((sides.root / "f").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("path", ["f", ""])
+@pytest.mark.parametrize("hold", [0, 1 << 20])
+@pytest.mark.parametrize("change", ["removed", "fifo", "directory"])
+def test_a_file_that_is_no_file_when_it_is_read_is_an_error(sides: Sides, path: str, hold: int, change: str) -> None:
+    (sides.source / "f").write_text("x")
+    selection = select(sides.tree(), path, path)
+    assert selection is not None
+    (sides.source / "f").unlink()
+    if change == "fifo":
+        os.mkfifo(sides.source / "f")
+    elif change == "directory":
+        (sides.source / "f").mkdir()
+    with pytest.raises(MinidockError, match="'f' changed while"):
+        content_digest(selection, hold=hold)
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sides.source / "f").write_text("x")
+    selection = select(sides.tree(), "", "")
+    assert selection is not None
+    real = os.readv
+
+    def readv(fd: int, buffers: list[memoryview]) -> int:
+        (sides.source / "f").write_text("longer")
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", readv)
     with pytest.raises(MinidockError, match="'f' changed while"):
         content_digest(selection)
 

@@ -105,6 +105,25 @@ def test_files_with_content_hash_and_size(tmp_path: Path) -> None:
         assert {m.name: read.extractfile(m).read() for m in read} == contents  # type: ignore[union-attr]
 
 
+def test_content_of_many_buffers(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    writer = TarWriter(out)
+    contents = {str(size): os.urandom(size) for size in (5_000_001, 70_000, 1 << 21, 3, 2_100_000)}
+    offsets = {}
+    for number, (name, data) in enumerate(contents.items()):
+        entry = Entry(name, size=len(data))
+        fd = _file(tmp_path / name, data)
+        offsets[name] = writer.add_bytes(entry, data) if number % 2 else writer.add_file(entry, fd)
+        os.close(fd)
+    digest = writer.finish()
+    tar = out.getvalue()
+    assert digest == f"sha256:{hashlib.sha256(tar).hexdigest()}"
+    assert writer.size == len(tar)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as read:
+        assert {m.name: read.extractfile(m).read() for m in read} == contents  # type: ignore[union-attr]
+        assert {m.name: m.offset_data for m in read} == offsets
+
+
 def test_gnu_tar_agrees(tmp_path: Path) -> None:
     long = "/".join(["n" * 90] * 3)
     tar = _written(

@@ -33,6 +33,15 @@ def test_two_buffers_are_filled_in_turn() -> None:
     assert hasher.hexdigest() == expected.hexdigest()
 
 
+@pytest.mark.parametrize("size", [0, 10, 1 << 20])
+def test_something_may_be_done_before_a_piece(size: int) -> None:
+    hasher, done = Hasher(), [-1]
+    hasher.update(b"x")
+    hasher.update(bytes(size), first=lambda: done.append(size))
+    assert hasher.hexdigest() == hashlib.sha256(b"x" + bytes(size)).hexdigest()
+    assert done == [-1, size]
+
+
 def test_no_thread_stays() -> None:
     before = _thread._count()
     for _ in range(20):
@@ -54,5 +63,7 @@ def test_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
     hasher = Hasher()
-    hasher.update(b"x" * (1 << 20))
+    done: list[int] = []
+    hasher.update(b"x" * (1 << 20), first=lambda: done.append(1))
     assert hasher.hexdigest() == hashlib.sha256(b"x" * (1 << 20)).hexdigest()
+    assert done == [1]

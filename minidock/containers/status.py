@@ -52,6 +52,10 @@ def list_all(parts: Parts) -> list[tuple[Record, State]]:
             truth = state
         if truth is not None:
             found.append((record, truth))
+    try:
+        parts.containers.drop_lost_names()
+    except OSError as error:
+        parts.log.warning(f"cannot clear up the names of containers that are gone: {error.strerror}")
     return found
 
 

@@ -173,6 +173,18 @@ class ContainerStore:
                 hint=files.hint_for(error),
             ) from error
 
+    def drop_lost_names(self) -> None:
+        """Remove the names without a container, which whoever was killed in ``create`` or ``remove`` left. Raises
+        OSError.
+        """
+        if len(os.listdir(self.root.names)) <= len(self.ids()):
+            return
+        with locks.exclusive(self.root.containers_lock):
+            for name in os.listdir(self.root.names):
+                target = self._target(name)
+                if is_id(target) and not self.exists(target):
+                    files.unlink_if_there(f"{self.root.names}/{name}")
+
     def needs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """The image ID and the diff IDs that each container with a readable record needs. Raises OSError."""
         for container_id in self.ids():
@@ -184,7 +196,10 @@ class ContainerStore:
                 yield record.image_id, tuple(d for d in record.diff_ids if is_digest(d))
 
     def _publish(self, record: Record, path: str) -> None:
-        """The name first: a link whose container is not there is a crash's leftover, and the next comer's."""
+        """The name first: a link whose container is not there is a crash's leftover, and the next comer's.
+
+        ``drop_lost_names`` removes those that nobody comes for.
+        """
         link = f"{self.root.names}/{record.name}"
         holder = self._id_of_name(record.name)
         if holder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import struct
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 from minidock.drivers import forms
+from minidock.drivers.packed import Sealed
 from minidock.drivers.registry import open_driver
 from minidock.drivers.tarballs import Tars
+from minidock.drivers.verify import Flaw
 from minidock.errors import DriverError
 from minidock.kernel import erofs, overlay
 from minidock.kernel.pinned import Pinned
@@ -128,6 +131,51 @@ def test_a_layer_that_no_index_can_hold_is_unpacked(lab: Any, tmp_path: Path) ->
     stack.edit(lambda root: Path(root, "file").unlink())
     assert lowers(stack) == [LayerMount, str, str, LayerMount]
     assert sorted(stack.view()) == ["", "link", "sparse"]
+
+
+def test_a_step_whose_layer_no_index_can_hold_becomes_a_tree(lab: Any) -> None:
+    """A file capability of a user namespace, which the kernel converts: the upper directory itself is the layer, as it
+    would be unpacked."""
+    if not lab.tarballs:
+        pytest.skip("it is about layers that are mounted")
+    capability = struct.pack("<6I", 0x03000001, 1 << 10, 0, 0, 0, 1000)
+
+    def edit(root: str) -> None:
+        Path(root, "program").write_bytes(b"program")
+        os.setxattr(f"{root}/program", "security.capability", capability)
+
+    stack = lab.stack()
+    stack.edit(lambda root: Path(root, "file").write_bytes(b"below"))
+    packed = stack.edit(edit)
+    assert packed.sealed is None
+    assert "file capability" in packed.problem
+    assert lowers(stack) == [str, LayerMount]
+    view = stack.view()
+    assert view["program"][6] == {"security.capability": capability}
+    assert view["program"][3] % 10**9 == 0
+    assert lab.rebuilt(stack).view() == view
+
+
+def test_without_tarballs_nothing_is_kept_of_them(lab: Any) -> None:
+    """Drivers of trees alone give out no index, and have no mounts to let go of."""
+    if lab.tarballs:
+        pytest.skip("it is about layers that are trees")
+    stack = lab.stack()
+    packed = stack.edit(lambda root: Path(root, "file").write_bytes(b"content"))
+    assert packed.sealed is None
+    assert stack.driver.share(stack.diff_ids) is False
+    stack.driver.rest((), seconds=-60)
+    for context in (stack.driver.indexer(stack.diff_ids), stack.driver.compose(stack.diff_ids, io.BytesIO())):
+        with context as given:
+            assert given is None
+    # A flaw of a form that it does not have, and one of a tree that is whole by now.
+    (key,) = stack.driver.keys()
+    for form in ("tarball", "tree"):
+        stack.driver.discard(Flaw(key, form, "was seen"))
+    assert stack.driver.has(stack.diff_ids)
+    assert stack.view()["file"][5] == b"content"
+    with pytest.raises((NotImplementedError, AssertionError)):
+        stack.driver.publish(stack.diff_ids, Sealed(b"", True), tar="/dev/null")
 
 
 def test_loop_devices_where_they_are_allowed(tars: Any, tmp_path: Path) -> None:

@@ -333,3 +333,25 @@ def test_a_deletion_stays_with_the_layers_that_have_its_victim(lab: Any) -> None
     assert not stack.driver.has((other_id, packed.diff_id))
     stack.unpack(stack.tars[packed.diff_id], packed.diff_id)
     assert list(stack.view()) == ["", "d", "x"]
+
+
+def test_a_deletion_in_a_directory_that_is_not_there(lab: Any) -> None:
+    """It deletes nothing, beside one that does."""
+    stack = lab.stack()
+    for tar, diff_id in (
+        _tar((".", DIR, b""), ("d", DIR, b""), ("d/file", {}, b"x"), ("d/other", {}, b"x")),
+        _tar((".", DIR, b""), ("new/deep/.wh.child", {}, b""), ("d/.wh.file", {}, b"")),
+    ):
+        stack.unpack(tar, diff_id)
+    assert {path for path in stack.view() if not path.startswith("new")} == {"", "d", "d/other"}
+    assert "new/deep/child" not in stack.view()
+
+
+def test_an_opaque_directory_that_is_not_there(lab: Any) -> None:
+    stack = lab.stack()
+    for tar, diff_id in (
+        _tar((".", DIR, b""), ("d", DIR, b""), ("d/file", {}, b"x")),
+        _tar((".", DIR, b""), ("new", DIR, b""), ("new/.wh..wh..opq", {}, b""), ("new/file", {}, b"x")),
+    ):
+        stack.unpack(tar, diff_id)
+    assert set(stack.view()) == {"", "d", "d/file", "new", "new/file"}

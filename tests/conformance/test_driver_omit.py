@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import shutil
@@ -292,3 +294,72 @@ def test_a_socket_in_the_place_of_something_deletes_it(lab: Any, stack: Any) -> 
     assert _names(stack, packed) == [".", ".wh.d", ".wh.one"]
     for made in (stack, lab.rebuilt(stack)):
         assert list(made.view()) == ["", "s"]
+
+
+def test_a_change_far_down_keeps_every_directory_on_the_way(lab: Any) -> None:
+    """Deeper than the walk keeps directories open; what lies beside the way stays out."""
+    stack = lab.stack()
+    deep = "/".join(["d"] * 130)
+
+    def base(root: str) -> None:
+        path = root
+        for _ in range(130):
+            path += "/d"
+            _dir(path)
+            _file(f"{path}/beside")
+
+    stack.edit(base)
+    writable = stack.prepared()
+    with stack.mounted(writable) as root:
+        _file(f"{root}/{deep}/beside", "other")
+        os.utime(f"{root}/{deep}", (T0, T0))
+    _, tar = stack.pack(writable)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        names = archive.getnames()
+    ways = [deep[: 2 * count - 1] for count in range(1, 131)]
+    assert names == [".", *ways, f"{deep}/beside"]
+
+
+def test_what_vanishes_while_it_is_listed_is_no_change(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running container's changes are listed, and it removes one between the names and a look at it."""
+    stack = lab.stack()
+    stack.edit(_base)
+    writable = stack.prepared()
+    with stack.mounted(writable) as root:
+        _file(f"{root}/new1")
+        _file(f"{root}/new2")
+    gone = f"{stack.tree_of(writable)}/new1"
+    scandir = os.scandir
+
+    def removing(fd: int) -> Any:
+        entries = scandir(fd)
+        listed = list(entries)
+        entries.close()
+        if os.path.exists(gone):
+            os.unlink(gone)
+        return contextlib.nullcontext(listed)
+
+    monkeypatch.setattr(os, "scandir", removing)
+    assert [change.path for change in stack.driver.changes(stack.diff_ids, writable)] == ["/new2"]
+
+
+def test_a_disk_that_fails_in_the_middle_leaves_nothing_open(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far down in a tree; what the tests' process has open is counted after each test."""
+    stack = lab.stack()
+    stack.edit(_base)
+    writable = stack.prepared()
+    with stack.mounted(writable) as root:
+        os.makedirs(f"{root}/a/b/c/d")
+    inode = os.stat(f"{stack.tree_of(writable)}/a/b/c").st_ino
+    scandir = os.scandir
+
+    def failing(fd: int) -> Any:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            stack.pack(writable)
+    assert not stack.pack(writable)[0].empty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from typing import Any
 
@@ -64,6 +65,23 @@ def test_a_later_change_of_time_stays(lab: Any) -> None:
 
     assert not stack.edit(edit, stubs=STUBS).empty
     assert stack.view()["etc"][3] > T0 * 10**9
+
+
+def test_a_new_directory_keeps_the_time_of_what_was_made_in_it(lab: Any) -> None:
+    """Nothing below says what time it should have; without layers beneath nothing says so of any."""
+    stack = lab.stack()
+
+    def edit(root: str) -> None:
+        os.mkdir(f"{root}/mine")
+        for name in ("kept", "stub"):
+            open(f"{root}/mine/{name}", "w").close()
+
+    for _ in range(2):
+        assert not stack.edit(edit, stubs=("/mine/stub",)).empty
+        view = stack.view()
+        assert sorted(path for path in view if path) == ["mine", "mine/kept"]
+        assert view["mine"][3] > T0 * 10**9
+        stack.edit(lambda root: shutil.rmtree(f"{root}/mine"))
 
 
 def test_no_link_leads_the_cleaner_out(lab: Any, tmp_path: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -17,10 +18,8 @@ from pathlib import Path
 import pytest
 
 from minidock.kernel import mount
-from minidock.kernel.pinned import Pinned
 from minidock.store.layout import DataRoot
-
-QUIET = ("run", "--rm", "--network", "none")
+from tests.integration.pinned_layers import QUIET, blob_of, check, forget, mounts_of, pin_of
 
 
 @pytest.fixture
@@ -28,60 +27,35 @@ def layers() -> str:
     return "tarball"
 
 
-def pin_of(minidock) -> Pinned:
-    return Pinned(f"{DataRoot(str(minidock.root)).run}/layers")
+def resident(path: Path) -> int:
+    """How many pages of a file lie in the page cache (mincore(2)); looking changes nothing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapped:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        vector = (ctypes.c_ubyte * (len(mapped) // mmap.PAGESIZE))()
+        assert libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), vector) == 0
+    return sum(page & 1 for page in vector)
 
 
-def forget(minidock, *, indexes: bool = True) -> None:
-    """As a reboot leaves it; with ``indexes`` as a store that was never used."""
-    pin = pin_of(minidock)
-    os.makedirs(os.path.dirname(pin.directory), exist_ok=True)
-    with pin.lock():
-        pin.unpin()
-    if indexes:
-        for index in (minidock.root / "layers/tarball").iterdir():
-            index.unlink()
-
-
-def mounts_of(minidock) -> list[str]:
-    run = DataRoot(str(minidock.root)).run
-    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    return [line for line in lines if run in line.split()[4].encode().decode("unicode_escape")]
-
-
-def check(minidock) -> None:
-    """The right tree, two lines in the mount table, one mount for each index, nothing half-made."""
-    assert minidock.out(*QUIET, "busybox", "sh", "-c", "cat /etc/passwd | head -1; ls /bin | wc -l").startswith("root:")
-    assert len(mounts_of(minidock)) == 2
-    indexes = {path.stem for path in (minidock.root / "layers/tarball").iterdir()}
-    assert pin_of(minidock).names() == indexes
-    assert os.listdir(minidock.root / "tmp") == []
-
-
-def test_many_first_users_at_once_share_one_mount(minidock) -> None:
-    """Each container tells the device of a file beneath its overlay: bind-mounted twice, one file has one inode."""
+def test_many_first_users_at_once_share_one_mount(minidock, context) -> None:
+    """64 containers begin at once on a store whose layers have neither indexes nor mounts. That the mount is one shows
+    the page cache: what one container has read, and no other, every one finds there."""
+    content = os.urandom(64 * mmap.PAGESIZE)
+    minidock.build(context("FROM busybox\nCOPY data /data\n", {"data": content}), "-t", "app")
     forget(minidock)
-    with ThreadPoolExecutor(64) as pool:
-        ended = list(pool.map(lambda _: minidock(*QUIET, "busybox", "cat", "/etc/group"), range(64)))
-    assert {done.stdout for done in ended} == {ended[0].stdout}
-    assert ended[0].stdout
-    check(minidock)
+    names = [f"user{number}" for number in range(64)]
 
+    def start(name: str) -> None:
+        minidock("run", "-d", "--name", name, "--network", "none", "app", "sleep", "1000")
 
-def test_killed_at_any_instant_of_the_first_use(minidock) -> None:
-    rnd = random.Random(4)
-    expected = minidock.out(*QUIET, "busybox", "sh", "-c", "ls -l /bin | md5sum")
-    for number in range(30):
-        forget(minidock, indexes=number % 2 == 0)
-        process = minidock.popen(*QUIET, "busybox", "true", start_new_session=True)
-        time.sleep(rnd.uniform(0, 0.15))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert minidock.out(*QUIET, "busybox", "sh", "-c", "ls -l /bin | md5sum") == expected
-        assert len(mounts_of(minidock)) == 2
-    deadline = time.monotonic() + 10
-    while minidock.out("ps", "-aq") and time.monotonic() < deadline:
-        time.sleep(0.05)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(start, names))
+    states = json.loads(minidock.out("inspect", *names))
+    files = [Path(f"/proc/{state['State']['Pid']}/root/data") for state in states]
+    assert [resident(file) for file in files] == [0] * 64
+    assert files[0].read_bytes() == content
+    assert [resident(file) for file in files] == [64] * 64
+    minidock("rm", "-f", *names)
     check(minidock)
 
 
@@ -102,6 +76,34 @@ def test_a_layer_that_is_removed_stays_with_its_users(minidock, context) -> None
     minidock("rmi", "app")
     assert len(pin.names()) == 1
     check(minidock)
+
+
+def test_a_removal_among_first_users(minidock, tmp_path: Path) -> None:
+    """Each of them has the whole layer or no image; and what the last one leaves can be removed."""
+    archive = archive_of(minidock, tmp_path)
+    with archive.open("ab") as file:
+        file.write(bytes(1024))
+    sums = minidock("run", "--rm", "--network", "none", "busybox", "md5sum", "/bin/busybox").stdout
+    for pause in (0, 0.02, 0.05, 0.1):
+        minidock("import", archive, "app")
+        forget(minidock)
+        with ThreadPoolExecutor(11) as pool:
+            starts = [pool.submit(minidock, *QUIET, "app", "md5sum", "/bin/busybox", status=None) for _ in range(10)]
+            time.sleep(pause)
+            removal = pool.submit(minidock, "rmi", "-f", "app")
+        assert removal.result().stdout.startswith("Untagged: app")
+        for done in (start.result() for start in starts):
+            if done.returncode:
+                assert (done.returncode, done.stdout) == (125, "")
+                assert "no such image: app" in done.stderr
+            else:
+                assert done.stdout == sums
+        assert minidock.out("ps", "-aq") == ""
+    # An image that was running when its name was taken is there without one.
+    minidock("import", archive, "app")
+    minidock("rmi", "-f", *{*minidock.out("images", "-aq").split()} - {minidock.out("images", "-q", "busybox")})
+    check(minidock)
+    assert pin_of(minidock).names() == {blob_of(minidock, "busybox").name}
 
 
 def test_after_a_reboot_the_layers_are_mounted_again(minidock) -> None:
@@ -138,11 +140,6 @@ def test_no_layer_is_unpacked(minidock, context) -> None:
     blobs = subprocess.run(["du", "-s", minidock.root / "images"], check=True, capture_output=True, text=True)
     layers = subprocess.run(["du", "-s", minidock.root / "layers"], check=True, capture_output=True, text=True)
     assert int(layers.stdout.split()[0]) < int(blobs.stdout.split()[0]) / 10
-
-
-def blob_of(minidock, image: str) -> Path:
-    layers = json.loads(minidock.out("image", "inspect", image))[0]["RootFS"]["Layers"]
-    return minidock.root / "images/blobs/sha256" / layers[-1].removeprefix("sha256:")
 
 
 def archive_of(minidock, tmp_path: Path) -> Path:

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from minidock.kernel import mount, namespaces, process
+from minidock.kernel import mount, process
 from minidock.kernel.pinned import Pinned
+from tests.integration.pinned_layers import inside
 
 pytestmark = pytest.mark.usefixtures("mount_table", "file_backed_mounts")
 
@@ -151,30 +152,6 @@ def test_killed_at_any_point(pin: Pinned, images: dict[str, Any], seed: int) -> 
     assert pin.names() == set(NAMES)
     assert table(pin) == ["tmpfs", "nsfs"]
     assert inside(pin) == sorted(["/", *(f"/{name}" for name in NAMES)])
-
-
-def inside(pin: Pinned) -> list[str]:
-    """Where the pinned namespace has its mounts."""
-    answers: list[str] = []
-    reader, writer = os.pipe()
-    again, go = os.pipe()
-
-    def child() -> None:
-        os.close(go)
-        namespaces.setns(os.open(f"{pin.directory}/ns", os.O_RDONLY), namespaces.CLONE_NEWNS)
-        os.write(writer, b"in")
-        os.read(again, 1)
-
-    with process.spawn(child) as spawned:
-        os.close(writer)
-        os.read(reader, 2)
-        lines = Path(f"/proc/{spawned.pid}/mountinfo").read_text().splitlines()
-        answers = sorted(line.split()[4] for line in lines)
-        os.close(go)
-        assert spawned.wait() == 0
-    os.close(reader)
-    os.close(again)
-    return answers
 
 
 def unfinished_tmpfs(pin: Pinned) -> None:

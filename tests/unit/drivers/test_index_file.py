@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import stat
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,19 @@ def test_what_was_sealed_is_loaded(path: Path) -> None:
     path.write_bytes(seal(IMAGE, diff_id=DIFF_ID, tar_size=10240, self_contained=False))
     assert not load(str(path), diff_id=DIFF_ID, tar_size=10240).self_contained
     assert not peek(str(path)).self_contained
+
+
+@pytest.mark.parametrize(("version", "flags"), [(2, 1), (1, 2), (1, 3)])
+def test_a_trailer_of_another_version_is_refused(path: Path, version: int, flags: int) -> None:
+    """One that a newer minidock wrote, with a checksum that is right."""
+    data = bytearray(path.read_bytes())
+    assert struct.unpack_from("<II", data, len(data) - 504) == (1, 1)
+    struct.pack_into("<II", data, len(data) - 504, version, flags)
+    struct.pack_into("<I", data, len(data) - 4, zlib.crc32(data[-512:-4]))
+    path.write_bytes(data)
+    _refused(path, "is of the unknown version")
+    with pytest.raises(CorruptObjectError, match="is of the unknown version"):
+        peek(str(path))
 
 
 def test_an_image_of_any_length_is_padded(path: Path) -> None:

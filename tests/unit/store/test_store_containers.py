@@ -314,6 +314,18 @@ def test_a_stranger_among_the_names_is_not_a_container(store: ContainerStore) ->
         store.resolve("plain")
 
 
+def test_names_of_nothing_are_dropped_and_no_others(store: ContainerStore, make_record: Make) -> None:
+    record = make_record("web")
+    store.create(record, State(), nothing)
+    store.drop_lost_names()
+    os.symlink("../" + "a" * 64, f"{store.root.names}/lost")
+    os.symlink("/etc", f"{store.root.names}/strange-folder")
+    Path(store.root.names, "plain").write_text("")
+    store.drop_lost_names()
+    assert sorted(os.listdir(store.root.names)) == ["plain", "strange-folder", "web"]
+    assert store.resolve("web") == record.id
+
+
 def test_remove_that_fails_says_where(
     store: ContainerStore, make_record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

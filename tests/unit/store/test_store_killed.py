@@ -139,7 +139,9 @@ def test_the_making_of_a_container(
 
     for _ in killer.each_step(lambda: store.create(record, State(), fill)):
         check(root)
+        store.drop_lost_names()
         there = store.ids()
+        assert len(os.listdir(root.names)) == len(there)
         if there:
             assert store.resolve("web") == record.id
             assert os.path.isdir(f"{root.container_dir(record.id)}/upper")
@@ -175,6 +177,8 @@ def test_the_removal_of_a_container(root: DataRoot, killer: Killer, make_record:
     store.create(record, State(), fill)
     for _ in killer.each_step(lambda: store.remove(record.id)):
         check(root)
+        store.drop_lost_names()
+        assert len(os.listdir(root.names)) == len(store.ids())
         store.remove(record.id)
         assert store.ids() == []
         store.create(record, State(), fill)

@@ -113,6 +113,17 @@ def set_sets(
         syscall(SYS_PRCTL, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, NAMES[name], 0, 0)
 
 
+def lower_effective(names: frozenset[str]) -> None:
+    """Take ``names`` out of the effective set; the permitted one keeps them, and an exec by user 0 gives them back.
+
+    Raises OSError, ValueError for an unknown name.
+    """
+    effective, permitted, inheritable = _capget()
+    lowered = effective & ~mask(names)
+    if lowered != effective:
+        _capset((lowered, permitted, inheritable))
+
+
 def keep_over_setuid(keep: bool) -> None:
     """Whether the permitted set survives a change from user 0 (PR_SET_KEEPCAPS); exec clears it. Raises OSError."""
     _prctl().set_keepcaps(keep)

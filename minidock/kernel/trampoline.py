@@ -4,7 +4,13 @@ A process in the container can open /proc/PID/exe of the one that started it and
 Between the engine and the container's command lies therefore this program: it is in no file system and can't be written
 to. Its source is tests/unit/kernel/trampoline_*.S, which a test assembles and compares.
 
-Sources: memfd_create(2), execveat(2), fcntl(2) on seals; MFD_EXEC and F_SEAL_EXEC are Linux 6.3.
+It may be executed but not read. The kernel makes a process non-dumpable that executes what it may not read, from the
+first instruction on: until the command's own exec nobody in the container, but who was given CAP_SYS_PTRACE, can trace
+it or open the error pipe through /proc. A process that holds CAP_DAC_OVERRIDE may read everything, so its caller puts
+that aside first.
+
+Sources: memfd_create(2), execveat(2), fcntl(2) on seals; MFD_EXEC and F_SEAL_EXEC are Linux 6.3; would_dump and
+begin_new_exec in fs/exec.c of Linux.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ _MFD_EXEC = 0x10
 _F_ADD_SEALS = 1033
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 _SEAL_EXEC = 0x20
+_EXECUTE_ONLY = 0o111
 
 ELF = {
     "x86_64": bytes.fromhex(
@@ -60,6 +67,7 @@ def open_trampoline() -> int:
         seals = _SEALS
     try:
         os.write(fd, ELF[os.uname().machine])
+        os.fchmod(fd, _EXECUTE_ONLY)
         fcntl.fcntl(fd, _F_ADD_SEALS, seals)
     except BaseException:
         os.close(fd)

@@ -22,6 +22,7 @@ from minidock.runtime.program import exec_failure, find_program
 
 ERROR_FD = 3
 _FIRST_HIGH = 10
+_READ_ALL = frozenset({"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"})
 
 
 class SetSysctls(NamedTuple):
@@ -288,6 +289,7 @@ class Exec(NamedTuple):
                 os.close(fd)
         for name, soft, hard in context.limits:
             _limit(kp.limit_number(name), soft, hard)
+        _be_unreadable(context)
         try:
             exec_trampoline(trampoline, path, self.args, context.env, error_fd=ERROR_FD)
         except OSError as error:
@@ -295,6 +297,16 @@ class Exec(NamedTuple):
                 # The kernel measures before it looks at the program: arguments and environment are the person's.
                 raise exec_failure(self.args[0], errno.E2BIG) from None
             raise
+
+
+def _be_unreadable(context: ChildContext) -> None:
+    """So that the trampoline is out of the container's reach: it is what its process may not read.
+
+    A person's filter may refuse this; the process is then like the command that it becomes.
+    """
+    if context.identity is None or context.identity.uid == 0:
+        with contextlib.suppress(OSError):
+            caps.lower_effective(_READ_ALL)
 
 
 def _write_proc(context: ChildContext, path: str, value: str) -> None:

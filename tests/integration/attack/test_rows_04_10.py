@@ -73,7 +73,7 @@ def test_row_04_nor_when_it_is_swapped_at_each_start(
     data = minidock.root / "volumes/dev/_data"
     script = SEE_MASKS.replace("/dev/null", "/x")
     with background(build_static("swapper"), data / "null", data / "other"):
-        for _ in until(seconds / 2):
+        for _ in until(seconds):
             assert minidock(*RUN, "-v", "dev:/dev", "busybox", "sh", "-c", script).stdout == "looked\n"
 
 
@@ -135,7 +135,7 @@ def test_row_05_the_place_of_terminals_swapped_during_starts(
     script = f"{CONSOLE}; cat /proc/self/mountinfo"
     outcomes = set()
     with background(build_static("swapper"), data / "pts", data / "other"):
-        for _ in until(seconds / 2):
+        for _ in until(seconds):
             status, text = on_a_terminal(minidock, *RUN, "-t", "-v", "dev:/dev", "busybox", "sh", "-c", script)
             outcomes.add(status)
             assert status in (0, 125), text
@@ -158,7 +158,7 @@ def test_row_06_what_the_engine_writes_to_proc_goes_to_the_containers_own(
     flags = ("-v", "shared:/s", "-v", "payload:/s/d", "--tmpfs", "/s/d/deep", "-h", "given-name")
     outcomes = set()
     with background(build_static("swapper"), data / "d", data / "l"):
-        for number in until(seconds / 2):
+        for number in until(seconds):
             if number % 50 == 25:
                 subprocess.run(["mv", "-T", "--exchange", data / "l", data / "k"], capture_output=True)
             done = minidock(*RUN, *flags, "busybox", "sh", "-c", script, status=None)

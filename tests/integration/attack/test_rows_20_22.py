@@ -185,8 +185,8 @@ def test_row_21_nor_in_a_dockerfile(minidock: Any, context: Any) -> None:
 def test_row_22_a_joining_process_cannot_be_reached(
     minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path], seconds: float
 ) -> None:
-    """The container traces, reads and floods all that joins it. Before the exec nothing opens; afterwards it is like
-    one of its own, and holds nothing of the host's."""
+    """The container traces, reads and floods all that joins it. Before the command's own exec nothing opens; afterwards
+    it is like one of its own, and holds nothing of the host's."""
     probe = build_static("nsprobe")
     make_image("evil", lambda tree: install(tree, probe))
     minidock("run", "-d", "--name", "it", "--network", "none", "evil", "/nsprobe", str(seconds))
@@ -200,10 +200,6 @@ def test_row_22_a_joining_process_cannot_be_reached(
     assert any(line[0] == "rounds" for line in lines)
     reached = [line for line in lines if line[0] in ("traced", "mem")]
     assert reached, "the probe was too slow to see any process"
-    # Between the two execs the trampoline can be seen, and the pipe on which it would report a failure.
-    assert [line for line in reached if not line[2].startswith(("/bin/", "/memfd:minidock-exec"))] == []
-    links = [line[2] for line in lines if line[0] == "link"]
-    assert [link for link in links if not link.startswith("fd/3 pipe:")] == []
-    # What is written there is read no further than a failure is long: the pipe's own 64 KiB stay full.
-    floods = [int(line[2]) for line in lines if line[0] == "report"]
-    assert all(size <= 80 << 10 for size in floods), floods
+    # Neither the engine's program nor the trampoline, whose only descriptor is the pipe on which it reports a failure.
+    assert [line for line in reached if not line[2].startswith("/bin/")] == []
+    assert [line for line in lines if line[0] in ("link", "report")] == []

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.integration.attack import forger
-from tests.integration.attack.archives import Archives
+from tests.integration.attack.archives import Archives, long_chain
 from tests.integration.attack.forger import directory, file, hard_link, named, pax, symlink
 
 DOTS = (b"../x", b"a/../../x", b"..", b"a/..", b"/../x", b"./../x", b"a/../b")
@@ -158,16 +158,7 @@ def test_row_26_whiteouts_delete_nothing_of_the_host(archives: Archives, sentine
 
 def test_row_27_a_chain_that_is_longer_than_path_max(archives: Archives, sentinel: Any) -> None:
     """CVE-2025-4517: a path so long that realpath no longer follows it, then a link out of what was not followed."""
-    component, steps = b"d" * 247, [bytes((letter,)) for letter in b"abcdefghijklmnop"]
-    parts, path = [], b""
-    for step in steps:
-        parts += [named(path + component, directory(b"x")), named(path + step, symlink(b"x", b"dir"))]
-        parts[-1] = pax({b"path": path + step, b"linkpath": component}) + symlink(b"x", b"x")
-        path += component + b"/"
-    long_link = b"/".join(steps) + b"/" + b"l" * 100
-    parts.append(pax({b"path": long_link, b"linkpath": b"../" * len(steps)}) + symlink(b"x", b"x"))
-    escape = long_link + b"/../../../../../../../.." + os.fsencode(sentinel.path)
-    parts.append(pax({b"path": b"escape", b"linkpath": escape}) + symlink(b"x", b"x"))
+    parts = long_chain(os.fsencode(sentinel.path))
     image = archives.take(*parts, file(b"escape/secret", b"evil\n"), file(b"escape/planted", b"planted\n"))
     assert archives.contents(image, "secret", "planted") == "evil\nplanted"
     archives.refuse("hard link", *parts, hard_link(b"flag", b"escape/secret"), file(b"flag", b"evil"))

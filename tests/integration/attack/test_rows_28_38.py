@@ -137,7 +137,7 @@ def test_row_30_nested_and_foreign_compression(imports: Archives) -> None:
     honest = root_tree() + forger.END
     imports.refuse("not a tar archive", gzip.compress(gzip.compress(honest)), closed=False)
     imports.refuse("not a tar archive", bz2.compress(lzma.compress(honest)), closed=False)
-    imports.refuse("zstandard", b"\x28\xb5\x2f\xfd" + os.urandom(4096), closed=False)
+    imports.refuse("compression is damaged", b"\x28\xb5\x2f\xfd" + os.urandom(4096), closed=False)
 
 
 def test_row_31_sizes_and_names_beyond_the_kernels(archives: Archives) -> None:

@@ -119,7 +119,7 @@ def test_row_48_the_way_to_a_file_is_not_followed_twice(
     read: Counter[str] = Counter()
     root = os.open(folder, DIRECTORY_FLAGS)
     with background(build_static("swapper"), folder / "one", folder / "other"):
-        for _ in until(seconds / 2):
+        for _ in until(seconds):
             try:
                 with open(open_real(root, real_path(root, "one/two/secret"), os.O_RDONLY)) as file:
                     read[file.read()] += 1

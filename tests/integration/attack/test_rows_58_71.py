@@ -12,12 +12,13 @@ import os
 import re
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.integration.attack.tools import reachable
 
 RUN = ("run", "--rm", "--network", "none")
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/security.md"
@@ -250,18 +251,6 @@ def test_row_65_the_engine_has_no_abstract_sockets(minidock: Any) -> None:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or not reachable(path), path
         assert minidock("exec", "it", "ls", path, status=None).returncode != 0
     assert pid > 0
-
-
-def reachable(path: Path) -> bool:
-    """Whether nobody could connect."""
-    program = (
-        "import os, socket, sys\n"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "try: socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print('open')\n"
-        "except OSError: pass\n"
-    )
-    done = subprocess.run([sys.executable, "-I", "-c", program, path], capture_output=True, text=True)
-    return "open" in done.stdout
 
 
 EVIL = "\x1b[2J\x1b]52;c;eA==\x07\x9b31m\u202egnp\r\x08"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import pytest
 from minidock.errors import UsageError
 from minidock.kernel.cgroups import Layout
 from minidock.model.capabilities import ALL
-from minidock.model.spec import Process, step_spec
-from minidock.model.steps import OverlayMount, RootMount, TreeMount
+from minidock.model.spec import SECRET, SUBPATH, TREE, Process, step_spec
+from minidock.model.steps import LayerMount, OverlayMount, RootMount, TreeMount
 from minidock.runtime.mount_steps import BindMount, MountRoot
 from minidock.runtime.plan import Plan, plan
 
@@ -123,3 +125,51 @@ def test_what_cannot_be_executed_is_refused(tmp_path: Path, key: str, value: Any
     broken["process"][key] = value
     with pytest.raises(UsageError):
         planned(broken, tmp_path)
+
+
+def test_parts_of_trees_are_mounted_in_their_place_among_the_others(tmp_path: Path) -> None:
+    layer = LayerMount("/pin", "a" * 64, "/blobs/a")
+    trees = {"/deep/er": OverlayMount((layer, "/l")), "/c": TreeMount("/cache/data")}
+    mounts = [
+        {
+            "destination": target,
+            "type": "bind",
+            "source": "/place",
+            "options": ["bind", "ro"],
+            TREE: json.loads(json.dumps(root._asdict())),
+            SUBPATH: "a/b",
+        }
+        for target, root in trees.items()
+    ]
+    value = step_spec(
+        Process(("true",), ()), rootfs="/c/rootfs", files=(), available=frozenset(ALL), network="none", mounts=mounts
+    )
+    value["annotations"]["io.minidock.seccomp"] = "unconfined"
+    made = planned(value, tmp_path)
+    assert [step.describe() for step in made.before[1:]] == [
+        "open the layers for /deep/er mounted from their tarballs: /blobs/a"
+    ]
+    assert [step.describe() for step in made.mounts[-2:]] == [
+        "open /cache/data; bind /a/b of it on /c bind,ro",
+        "mount overlay on /place lowerdir=/blobs/a:/l; bind /a/b of it on /deep/er bind,ro",
+    ]
+
+
+def test_no_text_of_a_step_has_a_secret_in_it(tmp_path: Path) -> None:
+    data = base64.b64encode(b"do not tell").decode()
+    secret = {"id": "s", "data": data, "mode": 0o400, "uid": 1, "gid": 2}
+    mount = {"destination": "/run/s", "type": "bind", "source": "/place", "options": ["bind", "ro"], SECRET: secret}
+    value = step_spec(
+        Process(("true",), ("TOKEN=do not tell",)),
+        rootfs="/c/rootfs",
+        files=(),
+        available=frozenset(ALL),
+        network="none",
+        mounts=[mount],
+    )
+    value["annotations"]["io.minidock.seccomp"] = "unconfined"
+    steps = planned(value, tmp_path).steps
+    described = "\n".join(step.describe() for step in steps)
+    assert "mount tmpfs on /place for the secret 's', mode 0400 owner 1:2; bind it on /run/s" in described
+    assert "do not tell" not in described
+    assert data not in described + "".join(map(repr, steps))

@@ -197,6 +197,15 @@ def test_calls_newer_than_libseccomp(default: bytes) -> None:
     assert run(default, SYS["fchmodat2"], arch=ARM) != ALLOW
 
 
+def test_calls_that_only_x32_has(default: bytes) -> None:
+    """Their numbers, 512 to 547, lie above all that any machine has."""
+    for call in (512, 514, 520, 547):
+        assert run(default, X32_BIT | call) == ALLOW, "rt_sigaction, ioctl, execve and pwritev2"
+        assert run(default, call) == run(default, call, arch=X86) == ENOSYS
+    assert run(default, X32_BIT | 528) == EPERM, "kexec_load"
+    assert run(default, X32_BIT | 511) == run(default, X32_BIT | 548) == ENOSYS
+
+
 def test_without_x32_its_calls_are_killed() -> None:
     program = kernel.compile_filter(EPERM, [kernel.Rule(ALLOW, ("read", "cachestat"))], ("x86_64",))
     assert run(program, 0) == ALLOW

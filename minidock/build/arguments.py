@@ -5,17 +5,32 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from minidock.build.context import check_text
 from minidock.dockerfile.expand import expand
+from minidock.errors import DockerfileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from minidock.build.request import BuildRequest
     from minidock.dockerfile.instructions import Arg
+    from minidock.dockerfile.parser import Dockerfile
 
 PROXIES = tuple(
     name
     for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
     for name in (upper, upper.lower())
+)
+CHECK_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
+# What docker's builder takes as --build-arg without a declaration: nobody is told that these were not consumed.
+_SPECIAL = (
+    "SOURCE_DATE_EPOCH",
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    CHECK_ARGUMENT,
+    "BUILDKIT_INLINE_CACHE",
+    "BUILDKIT_SANDBOX_HOSTNAME",
+    "BUILDKIT_SYNTAX",
 )
 
 _ARCHITECTURES = {
@@ -55,6 +70,23 @@ def automatic(target: str) -> dict[str, str]:
     return {**values, "TARGETSTAGE": target or "default"}
 
 
+def global_arguments(request: BuildRequest, dockerfile: Dockerfile, *, defaults: bool = False) -> Arguments:
+    """The arguments of ``request`` with those that are declared before the first FROM; with ``defaults`` as if none
+    were given. Raises UsageError for what can be no environment variable, DockerfileError with its place."""
+    for name, value in request.build_args:
+        check_text(f"{name}={value}", what=f"the build argument {name!r}")
+    for name, value in request.labels:
+        check_text(f"{name}={value}", what=f"the label {name!r}")
+    target = request.target or dockerfile.stages[-1].name
+    arguments = Arguments(() if defaults else request.build_args, target=target)
+    for instruction in dockerfile.global_args:
+        try:
+            arguments.declare_global(instruction, escape=dockerfile.escape)
+        except DockerfileError as error:
+            raise dockerfile.source.locate(error, instruction.location) from None
+    return arguments
+
+
 class Arguments:
     """The arguments of one build: what was given, and which of it was declared.
 
@@ -66,7 +98,7 @@ class Arguments:
 
     def __init__(self, given: Iterable[tuple[str, str]], *, target: str = "") -> None:
         self.given = dict(given)
-        self._used: set[str] = set(PROXIES)
+        self._used: set[str] = {*PROXIES, *_SPECIAL}
         known = automatic(target)
         self.scope = {name: self.given.get(name, value) for name, value in known.items()}
         self._used.update(known)
@@ -88,8 +120,17 @@ class Arguments:
         return default if default is not None else self.scope.get(name)
 
     def proxies(self, env: Mapping[str, str]) -> dict[str, str]:
-        """The given proxy variables that ``env`` does not set: for RUN, and for no key and no history."""
-        return {name: self.given[name] for name in PROXIES if name in self.given and name not in env}
+        """The given proxy variables that ``env`` does not set: for RUN, and for no key and no history.
+
+        One that is given in one letter case is there in both, as programs read either; one that
+        ``env`` sets in either case is left to it.
+        """
+        found: dict[str, str] = {}
+        for name in PROXIES:
+            value = self.given.get(name, self.given.get(name.swapcase()))
+            if value is not None and name not in env and name.swapcase() not in env:
+                found[name] = value
+        return found
 
     def unused(self) -> list[str]:
         """The names of ``--build-arg`` that nothing declared, sorted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,11 +24,9 @@ from minidock.dockerfile.instructions import (
     Volume,
     Workdir,
 )
+from minidock.dockerfile.ports import exposed_ports
 from minidock.dockerfile.signals import check_signal
 from minidock.errors import DockerfileError
-
-_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-z]+))?")
-_PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 class _Words(NamedTuple):
@@ -77,23 +74,6 @@ def expanded_from(origin: From, env: Mapping[str, str], *, escape: str = "\\") -
             hint="only an ARG before the first FROM is seen here; give it a default or --build-arg",
         )
     return origin._replace(base=base, platform=expand(origin.platform, env, escape=escape))
-
-
-def exposed_ports(words: list[str]) -> tuple[str, ...]:
-    """EXPOSE's words as single ports ``80/tcp``, ranges written out, sorted by number and protocol, each once."""
-    found: set[tuple[int, str]] = set()
-    for text in words:
-        match = _PORT.fullmatch(text.lower())
-        low, high, protocol = match.groups() if match else ("", "", "")
-        first, last = int(low or 0), int(high or low or 0)
-        if not match or not 0 < first <= last <= 65535:
-            raise DockerfileError(
-                f"invalid port {text[:80]!r} in EXPOSE", hint="write PORT, PORT/udp or FIRST-LAST/tcp"
-            )
-        if protocol and protocol not in _PROTOCOLS:
-            raise DockerfileError(f"invalid protocol {protocol!r} in EXPOSE {text}", hint="it is tcp, udp or sctp")
-        found.update((port, protocol or "tcp") for port in range(first, last + 1))
-    return tuple(f"{port}/{protocol}" for port, protocol in sorted(found))
 
 
 def _env(env: Env, word: _Words) -> Env:
@@ -144,21 +124,12 @@ def _heredoc(heredoc: Heredoc, env: Mapping[str, str]) -> Heredoc:
     return heredoc._replace(body=body, expand=False, strip_tabs=False)
 
 
-def _mount(mount: str, word: _Words) -> str:
-    found: list[str] = []
-    for field in mount.split(","):
-        key, equals, value = field.partition("=")
-        if key.strip().lower() == "from" and "$" in value:
-            raise DockerfileError(
-                f"variables are not expanded in from={value} of --mount",
-                hint="name a stage: FROM IMAGE-WITH-ARG AS NAME, then from=NAME",
-            )
-        found.append(key + equals + (word.plain(value) if key.strip().lower() != "from" else value))
-    return ",".join(found)
-
-
 def _run(run: Run, word: _Words) -> Run:
-    return run._replace(mounts=tuple(_mount(mount, word) for mount in run.mounts))
+    if not run.mounts:
+        return run
+    from minidock.dockerfile.run_mounts import expanded_mount
+
+    return run._replace(mounts=tuple(expanded_mount(mount, word.plain) for mount in run.mounts))
 
 
 def _workdir(workdir: Workdir, word: _Words) -> Workdir:
@@ -175,7 +146,7 @@ def _volume(volume: Volume, word: _Words) -> Volume:
 
 def _expose(expose: Expose, word: _Words) -> Expose:
     words = [found for port in expose.ports for found in expand_words(port, word.env, escape=word.escape)]
-    return expose._replace(ports=exposed_ports(words))
+    return expose._replace(ports=exposed_ports(words), words=tuple(words))
 
 
 def _stopsignal(stopsignal: Stopsignal, word: _Words) -> Stopsignal:

@@ -87,8 +87,9 @@ class From(NamedTuple):
 class Run(NamedTuple):
     """``RUN [flags] command``. ``args`` is the exec form's vector, ``text`` the shell form's line; the other is empty.
 
-    ``mounts`` are the raw values of ``--mount``; ``network``, ``security`` are empty where not given; ``flags`` holds
-    all flags in the order written. Expands: ``mounts``, except ``from``; never the command.
+    ``mounts`` are the raw values of ``--mount``, which ``run_mounts.read_mount`` reads once they are expanded;
+    ``network``, ``security`` are empty where not given; ``flags`` holds all in the order written. Expands: ``mounts``,
+    except ``from``; never the command.
     """
 
     form: Form
@@ -182,8 +183,7 @@ class Label(NamedTuple):
 class Arg(NamedTuple):
     """``ARG NAME[=default] ...``.
 
-    Expands: names and defaults; in a stage all by the environment before the instruction, before the first FROM each
-    with the ones before it.
+    Expands: names and defaults, each with the ones before it on the line.
     """
 
     args: tuple[ArgDefault, ...]
@@ -214,11 +214,13 @@ class Volume(NamedTuple):
 class Expose(NamedTuple):
     """``EXPOSE port[-port][/protocol]...``.
 
-    Expands: ``ports``, one word may become several; expanded they are single ports, ``80/tcp``, sorted and unique.
+    Expands: ``ports``, one word may become several; expanded they are single ports, ``80/tcp``, sorted and unique, and
+    ``words`` are what they were written as.
     """
 
     ports: tuple[str, ...]
     location: Location
+    words: tuple[str, ...] = ()
 
 
 class Cmd(NamedTuple):
@@ -347,9 +349,11 @@ class Directives(NamedTuple):
 class Finding(NamedTuple):
     """A warning: something that is accepted but deserves a look.
 
-    ``check`` is BuildKit's name of it, ``NoEmptyContinuation``; ``line`` is 1-based.
+    ``check`` is BuildKit's name of it, ``NoEmptyContinuation``; ``line`` is 1-based, ``end_line`` the last line of what
+    it is about, 0 for one line alone.
     """
 
     check: str
     message: str
     line: int
+    end_line: int = 0

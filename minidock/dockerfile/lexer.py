@@ -40,6 +40,12 @@ def lex(source: Source) -> Lexed:
     return _Lines(source, physical, directives).lexed()
 
 
+def is_directive(line: str) -> bool:
+    """Whether a comment's line has the form of a parser directive; at the top of a file it is one."""
+    match = _DIRECTIVE.fullmatch(line.rstrip("\r"))
+    return match is not None and match.group(1).lower() in Directives._fields
+
+
 def _directives(source: Source, physical: list[str]) -> Directives:
     found: dict[str, str] = {}
     for number, text in enumerate(physical, 1):
@@ -90,17 +96,19 @@ class _Lines:
         piece, more = self._uncontinued(self.physical[self.at].lstrip(BLANKS))
         pieces = [piece]
         self.at += 1
-        end = self.at
+        end, empty = self.at, 0
         while more and self.at < len(self.physical):
             text = self.physical[self.at]
             stripped = text.strip(BLANKS)
             self.at += 1
             if not stripped:
-                self.warnings.append(Finding("NoEmptyContinuation", "empty continuation line", self.at))
+                empty = empty or self.at
             elif not stripped.startswith("#"):
                 piece, more = self._uncontinued(text)
                 pieces.append(piece)
                 end = self.at
+        if empty:
+            self.warnings.append(Finding("NoEmptyContinuation", "empty continuation line", empty))
         text = "".join(pieces).strip(BLANKS)
         heredocs = self._heredocs(start, text)
         return LogicalLine(start + 1, self.at if heredocs else end, text, heredocs)

@@ -83,6 +83,11 @@ def _run(request: Request) -> Run:
             raise DockerfileError(
                 f"unknown value {flags.text(name)!r} of the flag --{name}", hint=f"it is one of {', '.join(allowed)}"
             )
+    if flags.texts("mount"):
+        from minidock.dockerfile.run_mounts import check_mount
+
+        for mount in flags.texts("mount"):
+            check_mount(mount)
     request.needs_rest()
     form, args, text = _command(request)
     if form == EXEC_FORM and not args:

@@ -6,10 +6,11 @@ import pytest
 
 from minidock.dockerfile.durations import parse_duration
 from minidock.dockerfile.excerpt import Source, excerpt
-from minidock.dockerfile.fields import expanded, expanded_arg, exposed_ports
+from minidock.dockerfile.fields import expanded, expanded_arg
 from minidock.dockerfile.heredoc import heredoc_word, heredoc_words
 from minidock.dockerfile.instructions import Add, ArgDefault, Copy, Expose, Flag, Label, Location, Run, Volume
 from minidock.dockerfile.parser import parse, parse_trigger
+from minidock.dockerfile.ports import exposed_ports
 from minidock.dockerfile.signals import check_signal
 from minidock.dockerfile.words import json_form, split_flags, split_words
 from minidock.errors import BuildError, DockerfileError
@@ -100,8 +101,30 @@ def test_ports_are_written_out_sorted_and_unique() -> None:
     assert exposed_ports(words) == ("7/tcp", "53/udp", "80/sctp", "80/tcp", "81/sctp", "82/sctp", "8080/tcp")
 
 
-@pytest.mark.parametrize("word", ["", "0", "65536", "3-2", "a", "80/", "80/x", "80/tcp/udp", "1:2", "-1", "1-"])
+@pytest.mark.parametrize("word", ["", "0", "65536", "3-2", "a", "80/", "80/x", "80/tcp/udp", "-1", "1-"])
 def test_no_ports(word: str) -> None:
+    with pytest.raises(DockerfileError, match="in EXPOSE"):
+        exposed_ports([word])
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("8080:80", ("80/tcp",)),
+        ("127.0.0.1:8080:80/udp", ("80/udp",)),
+        ("127.0.0.1::80", ("80/tcp",)),
+        ("[::1]:8080:80", ("80/tcp",)),
+        ("::1:8080:80", ("80/tcp",)),
+        ("8080-8081:80-81", ("80/tcp", "81/tcp")),
+        (":80", ("80/tcp",)),
+    ],
+)
+def test_a_mapping_in_expose_gives_the_port_of_the_container(word: str, expected: tuple[str, ...]) -> None:
+    assert exposed_ports([word]) == expected
+
+
+@pytest.mark.parametrize("word", ["a:80", "0:80", "1.2.3:80:80", "[::1:80:80", "localhost:80:80", "80:", ":"])
+def test_no_mapping_of_ports(word: str) -> None:
     with pytest.raises(DockerfileError, match="in EXPOSE"):
         exposed_ports([word])
 

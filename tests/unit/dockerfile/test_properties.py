@@ -8,6 +8,9 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minidock.dockerfile.checks.find import find
+from minidock.dockerfile.checks.settings import Settings, parse_settings
+from minidock.dockerfile.checks.subject import StageFacts, Subject, read_stages
 from minidock.dockerfile.expand import expand, expand_body, expand_words
 from minidock.dockerfile.fields import expanded
 from minidock.dockerfile.glob import match
@@ -20,6 +23,8 @@ from minidock.dockerfile.instructions import (
     Entrypoint,
     Env,
     Expose,
+    Finding,
+    Flag,
     From,
     Healthcheck,
     Heredoc,
@@ -72,6 +77,42 @@ def test_any_text_parses_or_is_refused(text: str, head: str) -> None:
     for stage in found.stages:
         for instruction in stage.instructions:
             check_expansion(instruction, found.escape)
+
+
+@given(TEXTS, st.sampled_from(["", "FROM x\n", "ARG a=1\nFROM x AS y\n"]))
+@settings(CALM, max_examples=400)
+def test_any_text_is_checked_or_refused(text: str, head: str) -> None:
+    try:
+        found = parse(head + text)
+    except DockerfileError:
+        return
+    facts = [StageFacts(stage, -1, {}, triggers=()) for stage in found.stages]
+    stages = read_stages(found, facts, scope={"a": "1"}, given={"b": "2"})
+    subject = Subject(found, {"a": "1"}, {}, stages, lambda path: "a" in path)
+    wanted = Settings(experimental=frozenset(["all"]))
+    findings: list[Finding] = []
+    error = refusal(lambda: findings.extend(find(subject, wanted)))
+    assert error is None or error.message
+    for finding in findings:
+        assert 1 <= finding.line <= (finding.end_line or finding.line) <= (head + text).count("\n") + 1
+
+
+@given(st.one_of(st.text(), st.text("skiperoxmntal=,; ")))
+@settings(CALM, max_examples=300)
+def test_any_check_directive_is_read_or_refused(text: str) -> None:
+    error = refusal(lambda: parse_settings(text))
+    assert error is None or error.message
+
+
+@given(TEXTS, st.sampled_from(["FROM x\n", "# escape=`\nARG a\nFROM x\n"]))
+@settings(CALM, max_examples=600)
+def test_what_any_text_says_is_printed_and_parses_the_same(text: str, head: str) -> None:
+    try:
+        found = parse(head + text)
+    except DockerfileError:
+        return
+    again = parse(print_file(found))
+    assert without_places(again) == without_places(found)
 
 
 def check_places(found: Dockerfile, text: str) -> None:
@@ -188,7 +229,7 @@ def test_what_is_printed_parses_the_same(lines: list[str]) -> None:
 
 
 def without_places(found: Dockerfile) -> list[object]:
-    values: list[object] = []
+    values: list[object] = [found.escape, *(arg._replace(location=PLACE) for arg in found.global_args)]
     for stage in found.stages:
         values.append(stage.origin._replace(location=PLACE))
         for instruction in stage.instructions:
@@ -200,7 +241,7 @@ def without_places(found: Dockerfile) -> list[object]:
 
 
 def print_file(found: Dockerfile) -> str:
-    lines: list[str] = []
+    lines = [f"# escape={found.escape}"] + [print_instruction(arg) for arg in found.global_args]
     for stage in found.stages:
         lines.append(print_from(stage.origin))
         lines += [print_instruction(instruction) for instruction in stage.instructions]
@@ -208,7 +249,14 @@ def print_file(found: Dockerfile) -> str:
 
 
 def print_from(origin: From) -> str:
-    return f"FROM {origin.base}" + (f" AS {origin.name}" if origin.name else "")
+    flag = f"{print_flag(Flag('platform', origin.platform))} " if origin.platform else ""
+    return f"FROM {flag}{origin.base}" + (f" AS {origin.name}" if origin.name else "")
+
+
+def print_flag(flag: Flag) -> str:
+    """Every character that could mean something has its backslash."""
+    name, value = ("".join(char if char.isalnum() else f"\\{char}" for char in text or "") for text in flag)
+    return f"--{name}" if flag.value is None else f"--{name}={value}"
 
 
 def print_instruction(found: Instruction) -> str:
@@ -219,7 +267,7 @@ def print_rest(found: Instruction) -> str:
     rest: object = found[0]
     match found:
         case Run() | Copy() | Add():
-            rest = " ".join([*map(str, found.flags), print_operands(found)])
+            rest = " ".join([*map(print_flag, found.flags), "--", print_operands(found)])
         case Cmd() | Entrypoint():
             rest = json.dumps(found.args) if found.form == "exec" else found.text
         case Shell() | Volume():
@@ -239,13 +287,24 @@ def print_operands(found: Run | Copy | Add) -> str:
     bodies = "".join(f"\n{heredoc.body}{heredoc.name}" for heredoc in found.heredocs)
     if isinstance(found, Run):
         return (json.dumps(found.args) if found.form == "exec" else found.text) + bodies
-    words = [f"<<{'-' * h.strip_tabs}{h.name if h.expand else repr(h.name)}" for h in found.heredocs]
-    return " ".join([*words, *found.sources, found.destination]) + bodies
+    words = [f"{h.fd}<<{'-' * h.strip_tabs}{print_delimiter(h)}" for h in found.heredocs]
+    operands = [*found.sources, found.destination]
+    plain = all(operand and not any(map(str.isspace, operand)) for operand in operands)
+    if not words and (not plain or operands[0].startswith("[")):
+        return json.dumps(operands)
+    return " ".join([*words, *operands]) + bodies
+
+
+def print_delimiter(heredoc: Heredoc) -> str:
+    """The delimiter with a backslash before each character if it was quoted."""
+    return heredoc.name if heredoc.expand else "".join(f"\\{char}" for char in heredoc.name)
 
 
 def print_healthcheck(found: Healthcheck) -> str:
     kind, *rest = found.test
     if kind == "NONE":
         return "NONE"
-    flags = f"--interval={found.interval}ns --retries={found.retries} " if found.interval else ""
+    times = {"interval": found.interval, "timeout": found.timeout, "start-period": found.start_period}
+    flags = "".join(f"--{name}={value}ns " for name, value in times.items() if value)
+    flags += f"--start-interval={found.start_interval}ns --retries={found.retries} -- "
     return f"{flags}CMD {json.dumps(rest) if kind == 'CMD' else rest[0]}"

@@ -6,7 +6,7 @@ import pytest
 
 from minidock.dockerfile.fields import expanded, expanded_from
 from minidock.dockerfile.ignore import IgnoreRules
-from minidock.dockerfile.instructions import Arg, Copy, Env, Instruction, Onbuild, Pair, Run
+from minidock.dockerfile.instructions import Arg, Copy, Env, Expose, Instruction, Onbuild, Pair, Run
 from minidock.dockerfile.parser import parse
 from minidock.errors import DockerfileError
 
@@ -162,3 +162,35 @@ def test_rule_the_last_matching_ignore_line_wins() -> None:
         "src/a",
         "src/d/b.tmp",
     ]
+
+
+def test_rule_a_hash_begins_a_comment_of_an_ignore_file_in_the_first_column_only() -> None:
+    rules = IgnoreRules.parse("#a\n #b\n")
+    assert not rules.matches("#a")
+    assert rules.matches("#b")
+
+
+def test_rule_a_colon_takes_an_empty_variable_for_an_unset_one() -> None:
+    env = expanded(one("ENV a=${E:-w} b=${E-w} c=${E:+w} d=${E+w}\n"), {"E": ""})
+    assert isinstance(env, Env)
+    assert [pair.value for pair in env.pairs] == ["w", "", "", "w"]
+
+
+def test_rule_single_quotes_keep_variables() -> None:
+    env = expanded(one("""ENV a='$X' b="$X" c=\\$X\n"""), {"X": "1"})
+    assert isinstance(env, Env)
+    assert [pair.value for pair in env.pairs] == ["$X", "1", "$X"]
+
+
+def test_rule_a_health_check_is_no_quicker_than_a_millisecond() -> None:
+    assert "can not be less than 1ms" in refusal("FROM x\nHEALTHCHECK --interval=999us CMD a\n")
+
+
+def test_rule_exposed_ports_are_sorted_and_single() -> None:
+    found = expanded(one("EXPOSE 90-91/udp 100 80 9/sctp 80/tcp\n"), {})
+    assert isinstance(found, Expose)
+    assert found.ports == ("9/sctp", "80/tcp", "90/udp", "91/udp", "100/tcp")
+
+
+def test_rule_a_flag_stands_once() -> None:
+    assert "duplicate flag --from" in refusal("FROM x\nCOPY --from=a --from=b c d\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 from minidock.errors import ArchiveError, CorruptObjectError, StoreError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from minidock.drivers.compression import Plain
     from minidock.drivers.interface import Change, Driver
     from minidock.drivers.packed import Packed
+    from minidock.drivers.tar_format import Reader
     from minidock.drivers.verify import Flaw
     from minidock.log import Log
     from minidock.store.blobs import Blobs
@@ -134,10 +136,16 @@ class Rootfs:
 
     @contextmanager
     def compose(
-        self, diff_ids: Sequence[str], staging: Staging, *, store: Callable[[str, str], None] | None = None
+        self,
+        diff_ids: Sequence[str],
+        staging: Staging,
+        *,
+        store: Callable[[str, str], None] | None = None,
+        on_written: Callable[[int], None] | None = None,
     ) -> Iterator[Composed | None]:
         """Write a layer above ``diff_ids``, which are here, entry by entry and without a writable layer; None where the
         driver cannot do that. When the context ends without an exception, ``Composed.layer`` is what ``commit`` gives.
+        ``on_written`` is told the bytes so far.
         """
         path = f"{staging.path}/layer-{os.urandom(8).hex()}.tar"
         with open(path, "xb", buffering=0) as out, self.driver.compose(diff_ids, out) as composer:
@@ -146,6 +154,8 @@ class Rootfs:
                 yield None
                 return
             composed = Composed(composer)
+            if on_written is not None:
+                composer.watch(on_written)
             try:
                 yield composed
                 packed = composer.finish()
@@ -180,8 +190,8 @@ class Rootfs:
             self.log.debug(f"unpack layer {packed.diff_id}: no index can hold it: {packed.problem}")
         return chain
 
-    def import_layer(self, tar: BinaryIO, staging: Staging) -> Descriptor:
-        """Store a tar stream, plain or compressed with gzip, bzip2 or xz, as a layer's plain tar.
+    def import_layer(self, tar: Reader, staging: Staging) -> Descriptor:
+        """Store a tar stream, plain or compressed with gzip, bzip2, xz or zstandard, as a layer's plain tar.
 
         Raises ArchiveError when it is malformed, truncated or would reach outside of its root.
         """
@@ -205,18 +215,22 @@ class Rootfs:
             self.blobs.adopt(path, tee.digest)
         return Descriptor(LAYER_TAR, tee.digest, tee.size)
 
-    def extract(self, archive: BinaryIO, root_fd: int, directory: str) -> None:
+    def extract(self, archive: Reader, root_fd: int, directory: str, *, whole: bool = False) -> None:
         """Unpack an archive, plain or compressed, into ``directory`` (relative to the root, "" for the root itself) of
         a root file system that ``open_root`` gave: owners, times, links and attributes as the archive has them.
 
-        No path, link or hard link leads outside of the root. Raises ArchiveError.
+        ``whole`` is for a tree of its own: directories that the archive lacks are as old as time, not made just now,
+        and its end mark must be there. No path, link or hard link leads outside of the root. Raises ArchiveError.
         """
         from minidock.drivers import compression
         from minidock.drivers.tar_reader import TarReader
         from minidock.drivers.unpack import extract
 
         with _explained("unpack the archive"):
-            extract(TarReader(compression.Plain(archive)), root_fd, directory.strip("/"))
+            reader = TarReader(compression.Plain(archive))
+            extract(reader, root_fd, directory.strip("/"), mtime=0 if whole else None)
+            if whole and not reader.ended:
+                raise ArchiveError("the tar stream is truncated: it has no end-of-archive mark")
 
     def changes(self, diff_ids: Sequence[str], writable_dir: str) -> list[Change]:
         """What the writable layer changes, as ``diff`` lists it; it may be in use."""
@@ -289,10 +303,17 @@ class Rootfs:
 
 
 def is_archive(stream: BinaryIO) -> bool:
-    """Whether a seekable stream is a tar archive, plain or compressed with gzip, bzip2 or xz; it is rewound."""
+    """Whether a seekable stream is a tar archive, plain or compressed as ``import_layer`` reads it; it is rewound."""
     from minidock.drivers.compression import is_archive as probe
 
     return probe(stream)
+
+
+def begins_archive(head: bytes) -> bool:
+    """Whether a stream that begins with these 512 bytes, or is no longer, is a tar archive, plain or compressed."""
+    from minidock.drivers import compression
+
+    return (len(head) == 512 and not any(head)) or compression.is_compressed(head) or is_archive(BytesIO(head))
 
 
 class _Verified:

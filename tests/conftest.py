@@ -36,6 +36,7 @@ CACHE = Path("/var/cache/minidock-tests")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--vm", action="store_true", help="also run the tests in a virtual machine")
     parser.addoption("--long-races", action="store_true", help="run each race of the attack tests for five minutes")
+    parser.addoption("--record-snapshot", action="store_true", help="write down the snapshot of docker's sandbox")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

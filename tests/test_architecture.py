@@ -65,6 +65,9 @@ THIRD_PARTY: dict[str, set[str]] = {
     "prctl": {"kernel"},
     "pyroute2": {"kernel"},
     "pyseccomp": {"kernel"},
+    "rich": {"cli"},
+    "urllib3": {"build", "registry"},
+    "zstandard": {"drivers"},
 }
 
 KERNEL_ONLY_MODULES = {"ctypes", "prctl", "pyroute2", "pyseccomp", "mmap"}

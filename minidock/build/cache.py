@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minidock.errors import CorruptObjectError
 from minidock.model.digest import chain_id, digest_of, hex_of, is_digest
 from minidock.model.oci import encode_json
+from minidock.store import locks
 from minidock.store.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from minidock.store.layout import DataRoot
 
@@ -47,12 +50,14 @@ def make_key(below: Sequence[str], **inputs: Any) -> Key:
 class BuildCache:
     """The records of a data root, one JSON file for each key."""
 
-    __slots__ = ("_directory", "_scratch")
+    __slots__ = ("_directory", "_locks", "_scratch")
 
     def __init__(self, root: DataRoot) -> None:
         self._directory = f"{root.cache}/build"
+        self._locks = f"{root.run}/steps"
         self._scratch = root.tmp
         os.makedirs(self._directory, 0o700, exist_ok=True)
+        os.makedirs(self._locks, 0o700, exist_ok=True)
 
     def find(self, key: Key) -> CacheRecord | None:
         """The record of ``key``, None if there is none or it is damaged."""
@@ -65,10 +70,28 @@ class BuildCache:
             return None
         return CacheRecord(diff_id, created)
 
+    def touch(self, key: Key) -> None:
+        """Note that a record is of use: the longest unused are removed first."""
+        with suppress(OSError):
+            os.utime(self._path(key))
+
     def save(self, key: Key, record: CacheRecord) -> None:
         """Write the record of ``key``, replacing an older one. Raises StoreError."""
         value = {"diff_id": record.diff_id, "created": record.created, "inputs": key.inputs}
         write_json(self._path(key), value, sync=False, scratch=self._scratch)
+
+    def claim(self, key: Key, before_waiting: Callable[[], None]) -> tuple[Callable[[], None], bool]:
+        """Be the only one to run the step of ``key``: what ends that, and whether somebody else had to be waited for.
+
+        The end of the process ends it, too. ``before_waiting`` is called when there is somebody. Raises OSError.
+        """
+        path = f"{self._locks}/{hex_of(key.digest)}"
+        fd = locks.try_passing(path)
+        waited = fd is None
+        if fd is None:
+            before_waiting()
+            fd = locks.wait_passing(path)
+        return partial(locks.end_passing, path, fd), waited
 
     def _path(self, key: Key) -> str:
         return f"{self._directory}/{hex_of(key.digest)}.json"

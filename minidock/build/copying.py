@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 # Bytes of small files that a step holds from the reading for its key to the copy.
 _HOLD = 96 * 1024 * 1024
-_ZSTD = b"\x28\xb5\x2f\xfd"
 _INSTEAD = "copy it as it is with COPY"
 _OCTAL = re.compile(r"0?[0-7]{1,4}|0o[0-7]{1,4}")
 
@@ -188,10 +187,6 @@ class CopyStep:
         if self.unpack is False or selection.is_directory:
             return False
         with _open_file(selection) as archive:
-            if archive.read(len(_ZSTD)) == _ZSTD:
-                raise ArchiveError(
-                    f"{selection.name} is compressed with zstd, which ADD does not unpack yet", hint=_INSTEAD
-                )
             if is_archive(archive):
                 return True
         if self.unpack:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.dockerfile.fields import expanded_from
-from minidock.dockerfile.instructions import Copy
+from minidock.dockerfile.instructions import Copy, Run
 from minidock.dockerfile.suggest import did_you_mean
 from minidock.errors import DockerfileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from minidock.dockerfile.instructions import Instruction, Stage
     from minidock.dockerfile.parser import Dockerfile
@@ -54,17 +54,28 @@ def build_graph(dockerfile: Dockerfile, scope: Mapping[str, str]) -> tuple[Stage
 
 
 def copied_from(dockerfile: Dockerfile, index: int, instructions: Iterable[Instruction]) -> set[int]:
-    """The stages that instructions of the stage ``index`` copy from. Raises DockerfileError as ``stage_of`` does."""
+    """The stages that instructions of the stage ``index`` copy from or mount. Raises DockerfileError as ``stage_of``
+    does."""
     found = set()
     for instruction in instructions:
-        if isinstance(instruction, Copy) and instruction.from_:
+        for name in _named_sources(instruction):
             try:
-                number = stage_of(dockerfile, index, instruction.from_)
+                number = stage_of(dockerfile, index, name)
             except DockerfileError as error:
                 raise dockerfile.source.locate(error, instruction.location) from None
             if number >= 0:
                 found.add(number)
     return found
+
+
+def _named_sources(instruction: Instruction) -> Iterator[str]:
+    """What an instruction names by ``from``."""
+    if isinstance(instruction, Copy) and instruction.from_:
+        yield instruction.from_
+    if isinstance(instruction, Run) and instruction.mounts:
+        from minidock.dockerfile.run_mounts import source_name
+
+        yield from filter(None, map(source_name, instruction.mounts))
 
 
 def stage_of(dockerfile: Dockerfile, index: int, name: str) -> int:

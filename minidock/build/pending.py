@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING
 from minidock.store.files import remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minidock.build.cache import BuildCache, CacheRecord, Key
     from minidock.store.blobs import Blobs
 
 
 class Pending:
-    """Layers to be put among the blobs, then cache records that name them, then directories to be removed.
+    """Layers to be put among the blobs, then cache records that name them, then ends of claims on their steps, then
+    directories to be removed.
 
     A context, whose end finishes what is pending also when a step has failed: the layers of those before it serve the
     next build. A record never precedes its layer, which is on disk when it is among the blobs.
     """
 
-    __slots__ = ("_blobs", "_cache", "_directories", "_layers", "_records")
+    __slots__ = ("_blobs", "_cache", "_directories", "_ends", "_layers", "_records")
 
     def __init__(self, blobs: Blobs, cache: BuildCache) -> None:
         self._blobs = blobs
         self._cache = cache
         self._layers: list[tuple[str, str]] = []
         self._records: list[tuple[Key, CacheRecord]] = []
+        self._ends: list[Callable[[], None]] = []
         self._directories: list[str] = []
 
     def __enter__(self) -> Pending:
@@ -41,6 +45,10 @@ class Pending:
         """A record of the layer that was added last."""
         self._records.append((key, record))
 
+    def add_end(self, end: Callable[[], None]) -> None:
+        """Call ``end`` when the records so far are written."""
+        self._ends.append(end)
+
     def add_directory(self, path: str) -> None:
         """A directory that nothing uses any more."""
         self._directories.append(path)
@@ -49,10 +57,15 @@ class Pending:
         """Do what is pending. Raises StoreError, OSError."""
         layers, self._layers = self._layers, []
         records, self._records = self._records, []
+        ends, self._ends = self._ends, []
         directories, self._directories = self._directories, []
-        if layers:
-            self._blobs.adopt_all(layers)
-        for key, record in records:
-            self._cache.save(key, record)
+        try:
+            if layers:
+                self._blobs.adopt_all(layers)
+            for key, record in records:
+                self._cache.save(key, record)
+        finally:
+            for end in ends:
+                end()
         for path in directories:
             remove_tree(path)

@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from minidock.build.cache import BuildCache
-    from minidock.build.solver import Outcome, StageResult
+    from minidock.build.request import BuildRequest
     from minidock.build.state import Line, StageState
+    from minidock.build.tools import Outcome, StageResult
 
 
 def image_config(
-    state: StageState,
     states: Mapping[int, StageState],
     results: Mapping[int, StageResult],
+    target: int,
     cache: BuildCache,
-    *,
-    labels: Sequence[tuple[str, str]],
-    no_cache: bool,
+    request: BuildRequest,
 ) -> ImageConfig:
-    """The configuration with its history.
+    """The configuration of the stage ``target`` with its history.
 
     Times are those at which the steps ran first, so that a build which is all cached gives the same image: a line
     without a step has the time of the step before it, or of the first one; an image without any step, of its first
     build.
     """
+    state, labels = states[target], request.labels
     config = state.config.copy()
     if labels:
         config.config["Labels"] = {**(config.config.get("Labels") or {}), **dict(labels)}
@@ -38,7 +38,7 @@ def image_config(
         return config
     created = next((outcome.created for _, outcome in lines if outcome.created), "")
     if not created:
-        created = _first_built(config, lines, cache, no_cache=no_cache)
+        created = _first_built(config, lines, cache, no_cache=request.no_cache)
     for line, outcome in lines:
         created = outcome.created or created
         config.add_layer(outcome.diff_id, History(created=created, created_by=line.created_by))

@@ -6,12 +6,13 @@ configuration, the environment of each step, the history. What must then be done
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from minidock.build.request import RunSettings
 from minidock.model.spec import DEFAULT_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from minidock.build.arguments import Arguments
     from minidock.build.cache import Key
@@ -63,6 +64,16 @@ class Base(NamedTuple):
     created: str = ""
 
 
+def environment(config: Mapping[str, Any]) -> dict[str, str]:
+    """The environment that an image's configuration gives; PATH is always in it."""
+    name, _, value = DEFAULT_PATH.partition("=")
+    found = {name: value}
+    for text in config.get("Env") or []:
+        name, _, value = text.partition("=")
+        found[name] = value
+    return found
+
+
 class StageState:
     """A stage: ``config`` is what its image will say, ``env`` what its steps see (ENV and ARG, the later one wins),
     ``declared`` the ARGs with values in the order of declaration, ``lines`` its history.
@@ -84,6 +95,7 @@ class StageState:
         "lines",
         "name",
         "network",
+        "settings",
         "ulimits",
     )
 
@@ -100,6 +112,7 @@ class StageState:
         find_source: Callable[[str], Source],
         parent: StageState | None = None,
         ulimits: tuple[str, ...] = (),
+        settings: RunSettings | None = None,
     ) -> None:
         self.index = index
         self.name = name
@@ -108,6 +121,7 @@ class StageState:
         self.arguments = arguments
         self.network = network
         self.ulimits = ulimits
+        self.settings = settings or RunSettings()
         self.escape = escape
         self.find_source = find_source
         self.cmd_set = False
@@ -120,12 +134,9 @@ class StageState:
     def _begin(self) -> None:
         for field in _FOREIGN_FIELDS:
             self.config.raw.pop(field, None)
-        for text in self.config.config.get("Env") or []:
-            name, _, value = text.partition("=")
-            self.env[name] = value
-        if "PATH" not in self.env:
-            name, _, value = DEFAULT_PATH.partition("=")
-            self.set_env(name, value)
+        self.env = environment(self.config.config)
+        if not any(text.partition("=")[0] == "PATH" for text in self.config.config.get("Env") or []):
+            self.set_env("PATH", self.env["PATH"])
 
     def set_env(self, name: str, value: str) -> None:
         """ENV: for the steps from here on and for the image."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
+    from minidock.build.cache import Key
+    from minidock.build.context_parts import ContextPart
     from minidock.build.progress import StepProgress
+    from minidock.build.selection import Selection
+    from minidock.build.sources.fetcher import Fetcher
     from minidock.build.tree import SourceTree
+    from minidock.model.run_mounts import Agent
     from minidock.model.steps import RootMount
+    from minidock.store.staging import Staging
 
 
 class RunResult(Protocol):
@@ -27,6 +33,9 @@ class RunResult(Protocol):
 class RunStep(Protocol):
     """Runs one command in a root file system, in the sandbox of a container, to its end."""
 
+    def start(self) -> None:
+        """Start what runs the commands, if it does not run yet: it then has nothing that is opened from now on."""
+
     def __call__(
         self,
         *,
@@ -39,19 +48,28 @@ class RunStep(Protocol):
         ulimits: tuple[str, ...],
         on_output: Callable[[bytes], None],
         meanwhile: Callable[[], None],
+        mounts: Sequence[dict[str, Any]] = (),
+        agents: Sequence[Agent] = (),
+        insecure: bool = False,
+        hosts: Sequence[tuple[str, str]] = (),
+        shm_size: int = 0,
     ) -> RunResult:
-        """``meanwhile`` is called once, while the command starts; an exception of it ends the command.
+        """``mounts`` are as ``model.spec.step_spec`` has them; ``agents`` are reached at sockets inside; ``hosts`` are
+        further names with addresses. ``meanwhile`` is called once, while the command starts; an exception of it ends
+        the command.
 
         Raises ContainerStartError if the command cannot be started.
         """
 
 
 class Source(NamedTuple):
-    """Where a COPY takes its files from: the context (neither field), a stage of this build, or an image's layers."""
+    """Where a COPY takes its files from: a stage of this build, an image's layers, the files of a named context
+    (``context``), or the build's own (none of these)."""
 
     stage: int = -1
     image: tuple[str, ...] | None = None
     name: str = "the build context"
+    context: str = ""
 
 
 class LayerWriter(Protocol):
@@ -109,6 +127,26 @@ class StepWork(Protocol):
     @property
     def run(self) -> RunStep: ...
 
+    @property
+    def fetcher(self) -> Fetcher:
+        """What fetches sources that are not of this host."""
+
+    @property
+    def staging(self) -> Staging:
+        """The build's own directory, which stays until the build ends."""
+
+    @property
+    def context_parts(self) -> dict[tuple[Source, str], ContextPart]:
+        """What RUN steps of this build mount of contexts, by source and path; they add to it."""
+
+    def layer_of(self, selection: Selection, destination: str, key: Key) -> str | None:
+        """The diff ID of a layer that holds a selection, whose digest is known, and nothing else; the cache knows it by
+        ``key``. None where the storage driver makes no layers of files. Raises MinidockError, OSError."""
+
+    def mount_source(self, source: Source, *, writable: bool) -> RootMount:
+        """The tree of a stage or image, to be mounted by the runtime; what is written to a ``writable`` one is thrown
+        away when the step ends."""
+
     def meanwhile(self) -> None:
         """What steps before this one have left to be done while a command runs."""
 
@@ -134,6 +172,9 @@ class StepWork(Protocol):
 
     def at_end(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when the step ends, however it does."""
+
+    def scratch_path(self) -> str:
+        """A new private directory, which is gone when the step ends."""
 
     def scratch(self) -> int:
         """A new private directory as a descriptor; both are gone when the step ends."""

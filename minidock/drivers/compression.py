@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from lzma import LZMADecompressor
 
+    from zstandard import ZstdDecompressionObj
+
     from minidock.drivers.tar_format import Reader
 
     Opened = tuple[Reader, tuple[type[Exception], ...]]
@@ -26,14 +28,17 @@ _FREE = 1 << 30
 _RATIO = 250
 # What an xz stream may ask for: its strongest preset has a dictionary of 64 MiB, its format allows 4 GiB.
 _XZ_MEMORY = 128 << 20
+_ZSTD_WINDOW = 128 << 20
+# Four bytes may become 128 KiB, and all that a piece becomes comes at once.
+_ZSTD_CHUNK = 1 << 11
 _CHUNK = 1 << 17
 
 
 class Plain:
-    """The plain bytes of ``stream``, which may be compressed with gzip, bzip2 or xz.
+    """The plain bytes of ``stream``, which may be compressed with gzip, bzip2, xz or zstandard.
 
-    ``read`` raises ArchiveError for damaged compression, for zstandard, and for a stream that grows beyond reason; the
-    constructor reads the first bytes. Errors of ``stream`` itself pass through.
+    ``read`` raises ArchiveError for damaged compression and for a stream that grows beyond reason; the constructor
+    reads the first bytes. Errors of ``stream`` itself pass through.
     """
 
     __slots__ = ("_errors", "_grown", "_source", "_stream")
@@ -46,11 +51,6 @@ class Plain:
         self._grown = 0
         self._errors: tuple[type[Exception], ...] = ()
         self._stream: Reader = self._source
-        if head.startswith(_ZSTD):
-            raise ArchiveError(
-                "the archive is compressed with zstandard, which cannot be read here",
-                hint="decompress it with zstd -d first",
-            )
         opener = _opener(head)
         if opener is not None:
             self._stream, self._errors = opener(self._source)
@@ -88,6 +88,11 @@ def is_archive(stream: BinaryIO) -> bool:
     return True
 
 
+def is_compressed(head: bytes) -> bool:
+    """Whether a stream that begins so is compressed in a way that is known here."""
+    return _opener(head) is not None
+
+
 class _Counted:
     """A stream with its first bytes put back, and a count of what was taken."""
 
@@ -114,7 +119,7 @@ class _Counted:
 
 
 def _opener(head: bytes) -> Callable[[_Counted], Opened] | None:
-    for magic, opener in ((_GZIP, _gzip), (_BZIP2, _bzip2), (_XZ, _xz)):
+    for magic, opener in ((_GZIP, _gzip), (_BZIP2, _bzip2), (_XZ, _xz), (_ZSTD, _zstd)):
         if head.startswith(magic):
             return opener
     return None
@@ -137,6 +142,53 @@ def _xz(source: _Counted) -> Opened:
     import lzma
 
     return _Xz(source, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)), (EOFError, lzma.LZMAError)
+
+
+def _zstd(source: _Counted) -> Opened:
+    import zstandard
+
+    # A frame may ask for a window of gigabytes; the strongest preset has 128 MiB.
+    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    return _Zstd(source, decoder.decompressobj), (EOFError, zstandard.ZstdError)
+
+
+class _Zstd:
+    """The plain bytes of zstandard frames, one after the other. The library's own stream takes an end in the middle of
+    a frame for the end of all."""
+
+    __slots__ = ("_decoder", "_make", "_plain", "_source")
+
+    def __init__(self, source: _Counted, make: Callable[[], ZstdDecompressionObj]) -> None:
+        self._source = source
+        self._make = make
+        self._decoder: ZstdDecompressionObj | None = None
+        self._plain = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Raises EOFError for a truncated stream, ZstdError for a damaged one and one that needs too much memory."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_CHUNK), b""))
+        while size and not self._plain:
+            if not self._decode():
+                return b""
+        data = bytes(self._plain[:size])
+        self._plain = self._plain[size:]
+        return data
+
+    def _decode(self) -> bool:
+        """Have some more plain bytes, or none yet; False at the end."""
+        data = b""
+        if self._decoder is not None and self._decoder.eof:
+            data, self._decoder = self._decoder.unused_data, None
+        data = data or self._source.read(_ZSTD_CHUNK)
+        if not data:
+            if self._decoder is not None:
+                raise EOFError("it ends too early")
+            return False
+        if self._decoder is None:
+            self._decoder = self._make()
+        self._plain = memoryview(self._decoder.decompress(data))
+        return True
 
 
 class _Xz:

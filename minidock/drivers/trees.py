@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from minidock.drivers import xattrs
+from minidock.drivers.compare import same_entry
 from minidock.kernel.files import copy_range
 from minidock.kernel.resolve import open_beneath
 
@@ -196,9 +197,63 @@ def merge(layer_fd: int, tree_fd: int) -> None:
                 if there is None:
                     os.mkdir(name, 0o700, dir_fd=target)
                 continue
-            if there is not None:
+            if there is not None and stat.S_ISDIR(there.st_mode):
                 remove(name, target)
             os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def mirror(source_fd: int, target_fd: int) -> None:
+    """Make a tree what another one is, changing what differs: of an overlay, little is copied up. Raises OSError."""
+    links: dict[tuple[int, int], tuple[str, str]] = {}
+    for path, source, target in _both(source_fd, target_fd):
+        wanted = dict(_listed(source))
+        for name in os.listdir(target):
+            if name not in wanted:
+                remove(name, target)
+        for name, status in wanted.items():
+            there = status_of(name, target)
+            if stat.S_ISDIR(status.st_mode):
+                if there is not None and not stat.S_ISDIR(there.st_mode):
+                    os.unlink(name, dir_fd=target)
+                    there = None
+                if there is None:
+                    os.mkdir(name, 0o700, dir_fd=target)
+                continue
+            linked = status.st_nlink > 1
+            if there is not None:
+                alone = not linked and there.st_nlink == 1 and not stat.S_ISDIR(there.st_mode)
+                if alone and same_entry(source, target, name, status, there):
+                    continue
+                remove(name, target)
+            first = links.setdefault((status.st_dev, status.st_ino), (path, name)) if linked else (path, name)
+            if first == (path, name):
+                copy_entry(source, target, name, status)
+            else:
+                _link(target_fd, *first, target, name)
+
+
+def in_the_way(layer_fd: int, tree_fd: int) -> str:
+    """The path of a directory in the tree that ``merge`` would remove for something else of its name; "" if there is
+    none. Raises OSError."""
+    pending = [""]
+    while pending:
+        path = pending.pop()
+        source = open_directory(layer_fd, path)
+        try:
+            target = open_directory(tree_fd, path)
+            try:
+                for name, status in _listed(source):
+                    there = status_of(name, target)
+                    if there is not None and stat.S_ISDIR(there.st_mode):
+                        inner = f"{path}/{name}" if path else name
+                        if not stat.S_ISDIR(status.st_mode):
+                            return inner
+                        pending.append(inner)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+    return ""
 
 
 def disk_usage(root_fd: int) -> int:

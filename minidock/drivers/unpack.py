@@ -56,13 +56,14 @@ def unpack_layer(reader: TarReader, tree_fd: int, below: Callable[[], int] | Non
         unpacker.parents.close()
 
 
-def extract(reader: TarReader, root_fd: int, directory: str) -> None:
+def extract(reader: TarReader, root_fd: int, directory: str, *, mtime: int | None = None) -> None:
     """Unpack an archive into ``directory`` (relative, perhaps "") of a root that may be a running container's.
 
     Deletion marks mean nothing here, existing directories stay and take the archive's attributes, hard links point
-    inside ``directory``. Raises ArchiveError, OSError.
+    inside ``directory``. Directories that the archive needs but does not hold get ``mtime``, or keep the time at which
+    they were made. Raises ArchiveError, OSError.
     """
-    unpacker = _Unpacker(reader, root_fd, None, prefix=directory)
+    unpacker = _Unpacker(reader, root_fd, None, prefix=directory, mtime=mtime)
     try:
         unpacker.run()
     finally:
@@ -100,11 +101,19 @@ def _keeping_times(fd: int) -> Iterator[None]:
 class _Unpacker:
     __slots__ = ("_prefix", "_reader", "_tree_fd", "parents")
 
-    def __init__(self, reader: TarReader, tree_fd: int, below: Callable[[], int] | None, *, prefix: str | None) -> None:
+    def __init__(
+        self,
+        reader: TarReader,
+        tree_fd: int,
+        below: Callable[[], int] | None,
+        *,
+        prefix: str | None,
+        mtime: int | None = None,
+    ) -> None:
         self._reader = reader
         self._tree_fd = tree_fd
         self._prefix = prefix
-        default = Attributes() if prefix is None else Attributes(mtime=None)
+        default = Attributes() if prefix is None else Attributes(mtime=mtime)
         self.parents = Parents(tree_fd, below, default)
 
     def run(self) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from minidock.engine.sandbox import Sandbox
     from minidock.log import Log
+    from minidock.model.run_mounts import Agent
     from minidock.model.steps import RootMount
     from minidock.runtime.step import Keeper, StepResult
     from minidock.store.layout import DataRoot
@@ -40,6 +41,11 @@ class StepRunner:
     def __exit__(self, *exc: object) -> None:
         self._open.close()
 
+    def start(self) -> None:
+        """Start what runs steps, if it does not run yet: it then has nothing that is opened from now on."""
+        if self._keeper is None:
+            self._keeper = self._start()
+
     def __call__(
         self,
         *,
@@ -52,10 +58,15 @@ class StepRunner:
         ulimits: tuple[str, ...],
         on_output: Callable[[bytes], None],
         meanwhile: Callable[[], None],
+        mounts: Sequence[dict[str, Any]] = (),
+        agents: Sequence[Agent] = (),
+        insecure: bool = False,
+        hosts: Sequence[tuple[str, str]] = (),
+        shm_size: int = 0,
     ) -> StepResult:
         """Run one command to its end; see ``runtime.step.Keeper.run`` for what it raises, NetworkError besides."""
-        if self._keeper is None:
-            self._keeper = self._start()
+        self.start()
+        assert self._keeper is not None
         request = {
             "root": root._asdict(),
             "args": args,
@@ -64,6 +75,11 @@ class StepRunner:
             "user": user,
             "network": network,
             "ulimits": ulimits,
+            "mounts": mounts,
+            "agents": [agent._asdict() for agent in agents],
+            "insecure": insecure,
+            "hosts": hosts,
+            "shm_size": shm_size,
         }
         return self._keeper.run(request, on_output=on_output, meanwhile=meanwhile)
 

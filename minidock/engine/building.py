@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidock.build.builder import build as build_image
 from minidock.build.progress import PlainProgress, QuietProgress
-from minidock.build.request import BuildRequest
+from minidock.build.request import BuildRequest, RunSettings
 from minidock.engine.build_steps import StepRunner
 from minidock.engine.parts import open_rootfs
 from minidock.engine.settings import check_texts, pairs
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from minidock.build.progress import Progress
     from minidock.engine.base import EngineBase
+    from minidock.engine.outputs import Exporter, Wishes
+    from minidock.rootfs import Rootfs
+
+# The names of options.OutputOptions, whose module most builds have no use for.
+_OUTPUT_OPTIONS = ("outputs", "annotations", "stdout", "iidfile", "metadata_file", "squash")
 
 
 def build(
@@ -36,39 +41,77 @@ def build(
     ulimits: Sequence[str],
     progress: int | None,
     quiet: bool,
+    progress_form: str,
+    contexts: Sequence[str] = (),
+    ignorefile: str = "",
+    jobs: int = 0,
+    **run_options: Any,
 ) -> str:
     """Build an image; its ID. The caller is forked for RUN."""
-    if ulimits:
-        from minidock.model.ulimits import parse_ulimits
-
-        parse_ulimits(ulimits)
+    wishes = _wishes(run_options)
     request = BuildRequest(
         context=context,
         dockerfile=dockerfile,
         text=text,
         tags=tuple(tags),
-        build_args=_arguments(build_args),
+        build_args=build_arguments(build_args),
         target=target,
         no_cache=no_cache,
         network=network,
         labels=pairs(labels),
         ulimits=check_texts(*ulimits),
+        run=_run_settings(run_options, network=network, ulimits=ulimits),
+        contexts=check_texts(*contexts),
+        ignorefile=ignorefile,
+        jobs=_jobs(jobs),
     )
     root = engine.ready()
-    with StepRunner(root, engine.log) as run:
-        image = build_image(
-            request,
-            root=root,
-            images=Images(root),
-            rootfs=open_rootfs(engine),
-            run=run,
-            pull=_pull,
-            progress=_progress(progress, quiet=quiet),
-        )
+    images, rootfs = Images(root), open_rootfs(engine)
+    image = build_image(
+        request,
+        root=root,
+        images=images,
+        rootfs=rootfs,
+        open_run=lambda: StepRunner(root, engine.log),
+        pull=_pull,
+        progress=_progress(progress, quiet=quiet, form=progress_form),
+        export=None if wishes is None else _exporter(wishes, images, rootfs),
+    )
     return image.id
 
 
-def _arguments(values: Mapping[str, str] | Sequence[str]) -> tuple[tuple[str, str], ...]:
+def _run_settings(options: Mapping[str, Any], *, network: str, ulimits: Sequence[str]) -> RunSettings:
+    if ulimits:
+        from minidock.model.ulimits import parse_ulimits
+
+        parse_ulimits(ulimits)
+    if not options and network == "bridge":
+        return RunSettings()
+    from minidock.engine.run_settings import run_settings
+
+    return run_settings(options, network=network)
+
+
+def _wishes(options: dict[str, Any]) -> Wishes | None:
+    """What the build is to leave behind, taken out of the options; None for an image in the store and no more."""
+    given = {name: options.pop(name) for name in _OUTPUT_OPTIONS if name in options}
+    stdout = given.pop("stdout", None)
+    if not any(given.values()):
+        return None
+    from minidock.engine.outputs import make_wishes
+
+    return make_wishes(**given, stdout=stdout)
+
+
+def _exporter(wishes: Wishes, images: Images, rootfs: Rootfs) -> Exporter:
+    from minidock.engine.outputs import Exporter
+
+    exporter = Exporter(wishes, images=images, rootfs=rootfs)
+    exporter.check()
+    return exporter
+
+
+def build_arguments(values: Mapping[str, str] | Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Build arguments as pairs; a name alone takes this process's value, and is left out where it has none."""
     if not hasattr(values, "items"):
         named = [text for text in values if "=" in text or text in os.environ]
@@ -80,7 +123,14 @@ def _arguments(values: Mapping[str, str] | Sequence[str]) -> tuple[tuple[str, st
     return found
 
 
-def _progress(fd: int | None, *, quiet: bool) -> Progress:
+def _jobs(asked: int) -> int:
+    """How many stages may run at once; 0 asks for as many as there are processors, and for two at least."""
+    if asked < 0:
+        raise UsageError(f"{asked} is no number of jobs", hint="--jobs takes 1 or more, 0 for the number of processors")
+    return asked or max(2, len(os.sched_getaffinity(0)))
+
+
+def _progress(fd: int | None, *, quiet: bool, form: str = "plain") -> Progress:
     if fd is None:
         return QuietProgress(lambda _: None)
 
@@ -88,7 +138,19 @@ def _progress(fd: int | None, *, quiet: bool) -> Progress:
         while data:
             data = data[os.write(fd, data) :]
 
-    return QuietProgress(write) if quiet else PlainProgress(write)
+    if quiet:
+        return QuietProgress(write)
+    if form == "plain":
+        return PlainProgress(write)
+    if form == "events":
+        from minidock.build.events import EventProgress
+
+        return EventProgress(write)
+    if form == "rawjson":
+        from minidock.build.rawjson import RawJsonProgress
+
+        return RawJsonProgress(write)
+    raise UsageError(f"there is no progress form {form!r}", hint="it is plain, rawjson or events")
 
 
 def _pull(name: str) -> NoReturn:

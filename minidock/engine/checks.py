@@ -17,6 +17,7 @@ from minidock.model.digest import Chain, hex_of, is_digest
 from minidock.model.reference import parse_reference
 from minidock.store import locks, staging
 from minidock.store.blobs import Blobs
+from minidock.store.cache_mounts import CacheMounts
 from minidock.store.checking import Checking, lost_entries
 from minidock.store.collector import Live, mark
 from minidock.store.containers import ContainerStore
@@ -116,6 +117,7 @@ class _Check:
             unneeded = Unneeded() if live is None else self._unneeded(live, cached, there, drivers)
         self._bad_blobs(live)
         self._problems += flawed
+        self._cache_mounts()
         self._half_made(half_made)
         return CheckResult(tuple(self._problems), len(images), len(records), len(there), self._checking.size, unneeded)
 
@@ -214,6 +216,19 @@ class _Check:
                     driver.remove(digest.removeprefix("sha256:"))
                 return True
         return False
+
+    def _cache_mounts(self) -> None:
+        """Tell of the directories of cache mounts that are not what they should be: their content can be made again."""
+        mounts = CacheMounts(self._root)
+        for cache in mounts.list():
+            if cache.problem:
+                what = f"the cache mount {mounts.directory}/{cache.name} is damaged: {cache.problem}"
+                gone = False
+                if self._repair:
+                    with suppress(OSError):
+                        gone = mounts.remove(cache.name)
+                remedy = "it cannot be removed" if self._repair else "`minidock system check --repair` removes it"
+                self._problems.append(Problem(what, "it is removed" if gone else remedy, gone))
 
     def _half_made(self, before: set[str]) -> None:
         """Tell of what nobody held at the beginning and nobody holds now: the maker of a new thing holds it by now."""

@@ -56,8 +56,9 @@ def execute(
 
 def build(engine: EngineBase, context: str, options: Mapping[str, Any], *, progress: int | None) -> str:
     """``Engine.build`` in a process of its own."""
-    plain = _plain(options) | {"progress": None if progress is None else 2}
-    return str(call(engine, "build", [context], plain, stdio=(None, None, progress)))
+    stdout = options.get("stdout")
+    plain = _plain(options) | {"progress": None if progress is None else 2, "stdout": None if stdout is None else 1}
+    return str(call(engine, "build", [context], plain, stdio=(0 if context == "-" else None, stdout, progress)))
 
 
 def _with_output(

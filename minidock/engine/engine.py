@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidock.engine.base import EngineBase
+from minidock.engine.builder_verbs import BuilderVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import BinaryIO, Unpack
 
+    from minidock.build.checks import Report
     from minidock.engine.findings import CheckResult, Verdict
     from minidock.engine.images import HistoryLine
     from minidock.engine.listings import ContainerSummary, ExplainedStep, LogPiece, Pruned
-    from minidock.engine.options import CreateOptions
+    from minidock.engine.options import BuildOptions, CreateOptions
     from minidock.engine.results import ExecResult, RunResult
     from minidock.store.images import Image
     from minidock.store.removal import Removal
     from minidock.volumes.volumes import Volume
 
 
-class Engine(EngineBase):
+class Engine(BuilderVerbs):
     """One data root and what can be done with it.
 
     ``root`` is the data root's folder and ``driver`` the storage driver's name; where they are not given, the
@@ -39,12 +40,9 @@ class Engine(EngineBase):
     def create(self, image: str, *command: str, **options: Unpack[CreateOptions]) -> str:
         """Make a container, ready for ``start``; return its ID.
 
-        The options, each of which may be left out: ``name``, ``env``, ``workdir``, ``user``, ``entrypoint``,
-        ``hostname``, ``labels``, ``volumes``, ``mounts``, ``tmpfs``, ``read_only``, ``keep``, ``auto_remove``,
-        ``cap_add``, ``cap_drop``, ``privileged``, ``security_opt``, ``network``, ``init``, ``stop_signal``,
-        ``stop_timeout``, ``shm_size``, ``tty``, ``interactive``. ``minidock.engine.options.CreateOptions`` has their
-        types; they mean what the flags of ``minidock run`` mean. Raises TypeError for any other, UsageError and
-        MountSpecError before anything is done, NoSuchVolumeError, NoSuchImageError, ConflictError.
+        The options, each of which may be left out, are those of ``minidock.engine.options.CreateOptions``; they mean
+        what the flags of ``minidock run`` mean. Raises TypeError for any other, UsageError and MountSpecError before
+        anything is done, NoSuchVolumeError, NoSuchImageError, ConflictError.
         """
         from minidock.engine import containers, settings
 
@@ -229,14 +227,21 @@ class Engine(EngineBase):
         ulimits: Sequence[str] = (),
         progress: int | None = None,
         quiet: bool = False,
+        progress_form: str = "plain",
+        **run: Unpack[BuildOptions],
     ) -> str:
-        """Build an image from a context directory; return its ID.
+        """Build an image from a context: a directory, ``-`` for standard input, or an URL; return its ID.
 
         The Dockerfile is the path ``dockerfile``, or ``text``, or the context's own. ``target`` is a stage; ``network``
-        is what RUN has, "bridge" or "none", ``ulimits`` are its limits as ``--ulimit`` takes them; ``progress`` is a
-        descriptor to tell the steps on, with ``quiet`` only warnings and the output of a step that fails. Raises
-        DockerfileError and BuildError with their place.
+        is what RUN has, "bridge", "none" or "host"; ``ulimits`` and ``run`` are as ``build``'s flags; ``progress`` is a
+        descriptor to tell the steps on, with ``quiet`` only warnings and the output of a step that fails, else in the
+        form "plain", "rawjson" or "events" (``minidock.model.events``). Raises DockerfileError and BuildError with
+        their place.
         """
+        if run:
+            from minidock.engine.options import check_build_options
+
+            check_build_options(run)
         options: dict[str, Any] = {
             "text": text,
             "dockerfile": dockerfile,
@@ -248,6 +253,8 @@ class Engine(EngineBase):
             "network": network,
             "ulimits": ulimits,
             "quiet": quiet,
+            "progress_form": progress_form,
+            **run,
         }
         if not self.may_fork:
             from minidock.engine import detached
@@ -256,6 +263,13 @@ class Engine(EngineBase):
         from minidock.engine import building
 
         return building.build(self, context, progress=progress, **options)
+
+    def lint(self, context: str, **options: Any) -> Report:
+        """What the checks find in a Dockerfile, with nothing built. Options: ``text``, ``dockerfile``, ``build_args``,
+        ``contexts``, ``ignorefile``, ``target`` (without it all stages) as of ``build``. Raises DockerfileError."""
+        from minidock.engine import linting
+
+        return linting.lint(self, context, **options)
 
     def images(self) -> Sequence[Image]:
         """Every image once, the latest stored first; a damaged one says in ``error`` what is wrong."""

@@ -42,7 +42,7 @@ _CONFIG_DEFAULTS: dict[str, Any] = {
 }
 
 
-_TARBALLS = "give a tarball, plain or compressed with gzip, bzip2 or xz"
+_TARBALLS = "give a tarball, plain or compressed with gzip, bzip2, xz or zstandard"
 
 
 class HistoryLine(NamedTuple):
@@ -151,9 +151,9 @@ def import_tar(
 ) -> Image:
     """Make an image of one layer from a tarball of a root file system: a path, ``-`` for standard input, or a file.
 
-    The tarball may be compressed with gzip, bzip2 or xz. ``name`` is the image's name or empty; ``message`` stands in
-    its history, else where it came from (``from_text``, else the path). Raises ArchiveError, InvalidReferenceError,
-    HostError when the tarball cannot be read.
+    The tarball may be compressed with gzip, bzip2, xz or zstandard. ``name`` is the image's name or empty; ``message``
+    stands in its history, else where it came from (``from_text``, else the path). Raises ArchiveError,
+    InvalidReferenceError, HostError when the tarball cannot be read.
     """
     check_texts(message, from_text)
     root = engine.ready()

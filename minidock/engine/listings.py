@@ -40,6 +40,21 @@ class Pruned(NamedTuple):
     bytes: int
 
 
+class CacheEntry(NamedTuple):
+    """Something of the build cache: a ``type`` "cachemount", "step" or "http". ``size`` is bytes on disk, a layer's
+    counted once; times are nanoseconds since the epoch, 0 for unknown; a ``busy`` one is in use by a RUN, a ``shared``
+    one's layer is an image's too."""
+
+    type: str
+    id: str
+    description: str
+    size: int
+    created: int
+    used: int
+    busy: bool
+    shared: bool
+
+
 class ExplainedStep(NamedTuple):
     """One step of a plan: where it runs (``parent`` or ``child``), what it is for, and what it does."""
 

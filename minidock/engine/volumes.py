@@ -68,7 +68,7 @@ def prune(engine: EngineBase, *, all: bool) -> Pruned:  # noqa: A002 - the comma
     for volume in parts.volumes.list():
         if volume.name in used or not (all or volume.anonymous):
             continue
-        size = _usage(volume.mountpoint)
+        size = disk_usage(volume.mountpoint)
         try:
             parts.volumes.remove(volume.name, users=lambda name=volume.name: rest.users_of(parts, name))  # type: ignore[misc]
         except (ConflictError, NoSuchVolumeError):
@@ -88,7 +88,7 @@ def _used(engine: EngineBase) -> set[str]:
     }
 
 
-def _usage(path: str) -> int:
+def disk_usage(path: str) -> int:
     """The bytes that the files below a directory take on disk; a hard link counts once."""
     seen: set[tuple[int, int]] = set()
     total = 0

@@ -68,6 +68,8 @@ _JUMP, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_NOT_BELOW = 0x05, 0x15, 0x25, 0x35
 # The low half of the first argument: every machine that has socketcall here is little-endian.
 _OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENT = 0, 4, 16
 _X32_BIT = 0x40000000
+# x32's own numbers, far above the common ones (arch/x86/entry/syscalls/syscall_64.tbl); there will be no more of them.
+_X32_FIRST, _X32_LAST = _X32_BIT + 512, _X32_BIT + 547
 
 
 # i386's socketcall(2) and what its first argument means (include/uapi/linux/net.h).
@@ -207,9 +209,6 @@ def _prologue(archs: Sequence[int], newer: dict[int, int], beyond: int, *, x32: 
 
     It falls through to the program for everything else.
     """
-    body = [_instruction(_LOAD, _OFFSET_NUMBER)]
-    if x32:
-        body.append(_instruction(_AND, ~_X32_BIT & 0xFFFFFFFF))
     checks: list[bytes] = []
     for number, action in sorted(newer.items()):
         checks += [_instruction(_JUMP_EQUAL, number, on_false=1), _instruction(_RETURN, action)]
@@ -219,8 +218,16 @@ def _prologue(archs: Sequence[int], newer: dict[int, int], beyond: int, *, x32: 
         _instruction(_JUMP_GREATER, _NEWEST, on_false=1),
         _instruction(_RETURN, beyond),
     ]
-    body.append(_instruction(_JUMP_NOT_BELOW, _COMMON_FROM, on_false=len(checks)))
-    body += checks
+    common = [_instruction(_JUMP_NOT_BELOW, _COMMON_FROM, on_false=len(checks)), *checks]
+    if x32:
+        own = len(common) + 1
+        common = [
+            _instruction(_JUMP_NOT_BELOW, _X32_FIRST, on_false=1),
+            _instruction(_JUMP_GREATER, _X32_LAST, on_false=own),
+            _instruction(_AND, ~_X32_BIT & 0xFFFFFFFF),
+            *common,
+        ]
+    body = [_instruction(_LOAD, _OFFSET_NUMBER), *common]
     head = [_instruction(_LOAD, _OFFSET_ARCH)]
     head += [_instruction(_JUMP_EQUAL, arch, on_true=len(archs) - index) for index, arch in enumerate(archs)]
     head.append(_instruction(_JUMP, len(body)))

@@ -106,7 +106,7 @@ def parse_mount_flag(text: str, *, cwd: str = "") -> Mount:
     """
     values: dict[str, str] = {}
     labels: list[tuple[str, str]] = []
-    for field in _csv_record(text):
+    for field in csv_record(text):
         key, value = _mount_field(field)
         if key == "volume-label":
             name, _, content = value.partition("=")
@@ -206,8 +206,11 @@ def _boolean(key: str, value: str) -> bool:
     return _BOOLEANS[value]
 
 
-def _csv_record(text: str) -> list[str]:
-    """The fields of one CSV record (RFC 4180): a quoted field may hold commas, and quotes written twice."""
+def csv_record(text: str) -> list[str]:
+    """The fields of one CSV record (RFC 4180): a quoted field may hold commas, and quotes written twice.
+
+    Raises MountSpecError.
+    """
     fields: list[str] = []
     position = 0
     while True:

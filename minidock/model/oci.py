@@ -55,11 +55,12 @@ class Descriptor(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """An image manifest: its configuration and its layers, lowest first."""
+    """An image manifest: its configuration and its layers, lowest first; ``annotations`` as pairs."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
     media_type: str = MANIFEST
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 class History(NamedTuple):
@@ -201,6 +202,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
             "mediaType": manifest.media_type,
             "config": manifest.config.to_json(),
             "layers": [layer.to_json() for layer in manifest.layers],
+            **({"annotations": dict(manifest.annotations)} if manifest.annotations else {}),
         }
     )
 

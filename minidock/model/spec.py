@@ -2,7 +2,8 @@
 
 What the spec cannot say is an annotation: the user and further groups by name (resolved inside the root file system)
 and the seccomp profile by name or path; in a mount, the volume that it is of and a path below that; in a resource
-limit, that it was asked for and must be met, not only as far as the caller's own goes. Mounts are listed in the order
+limit, that it was asked for and must be met, not only as far as the caller's own goes; in a build step's mount, the
+root mount that it is a part of, or the secret that it holds. Mounts are listed in the order
 in which they are made: the engine's own first, then the others, shallow before deep.
 """
 
@@ -24,6 +25,8 @@ SECCOMP = "io.minidock.seccomp"
 SUBPATH = "io.minidock.subpath"
 VOLUME = "io.minidock.volume"
 ASKED = "io.minidock.asked"
+TREE = "io.minidock.tree"
+SECRET = "io.minidock.secret"
 INIT_TARGET = "/sbin/docker-init"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -150,7 +153,7 @@ def container_spec(
         rootfs=rootfs,
         read_only=settings.read_only,
         hostname=record.hostname,
-        mounts=[*binds, *(_user_mount(m, volume_path) for m in record.mounts)],
+        mounts=[*binds, *(user_mount(m, volume_path) for m in record.mounts)],
         replaced={check_target(m.target): m.type for m in record.mounts},
         cgroups_path=cgroups_path,
     )
@@ -166,19 +169,26 @@ def step_spec(
     hostname: str = "buildkitsandbox",
     cgroups_path: str = "",
     ulimits: tuple[str, ...] = (),
+    mounts: Sequence[dict[str, Any]] = (),
+    insecure: bool = False,
+    shm_size: int = 0,
 ) -> dict[str, Any]:
     """The runtime spec of a build step: the default sandbox, with generated ``files`` bound in.
 
-    ``ulimits`` are texts as ``--ulimit`` has them; raises UsageError for one that makes no sense.
+    ``ulimits`` are texts as ``--ulimit`` has them; ``mounts`` are further ones as the spec has them, where ``TREE`` and
+    ``SECRET`` are known; an ``insecure`` step has no walls but its namespaces; ``shm_size`` is bytes, 0 for the usual.
+    Raises UsageError for a limit or a mount's target that makes no sense.
     """
+    sandbox = Sandbox(available=available, privileged=insecure, network=network, ulimits=ulimits)
+    binds = [bind_mount(path, target, options=("rbind", "rprivate")) for target, path in files]
     return _spec(
         process._replace(env=with_defaults(process.env, hostname="", terminal=False)),
-        Sandbox(available=available, network=network, ulimits=ulimits),
+        sandbox._replace(shm_size=shm_size) if shm_size else sandbox,
         rootfs=rootfs,
         read_only=False,
         hostname=hostname,
-        mounts=[bind_mount(path, target, options=("rbind", "rprivate")) for target, path in files],
-        replaced={},
+        mounts=[*binds, *mounts],
+        replaced={check_target(mount["destination"]): mount["type"] for mount in mounts},
         cgroups_path=cgroups_path,
     )
 
@@ -354,7 +364,8 @@ def _device_rules(sandbox: Sandbox) -> list[dict[str, Any]]:
     return [*rules, *sandbox.device_rules]
 
 
-def _user_mount(mount: Mount, volume_path: Callable[[str], str]) -> dict[str, Any]:
+def user_mount(mount: Mount, volume_path: Callable[[str], str]) -> dict[str, Any]:
+    """A mount that a person asks for as the spec has it. Raises UsageError for a target that makes no sense."""
     target = check_target(mount.target)
     if mount.type == "tmpfs":
         options = [*_FLAGS, *(["ro"] if mount.read_only else []), *mount.options]

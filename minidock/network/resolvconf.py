@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 HOST_FILE = "/etc/resolv.conf"
+HOST_GATEWAY = "host-gateway"
 # Where systemd-resolved keeps the servers that its stub on 127.0.0.53 asks.
 RESOLVED_FILE = "/run/systemd/resolve/resolv.conf"
 _MAX_BYTES = 1 << 20
@@ -32,7 +33,7 @@ def hosts_text(
     lines = [_LOCALHOST]
     if ipv6:
         lines.append(_LOCALHOST_IPV6)
-    lines += [f"{gateway if target == 'host-gateway' else target}\t{name}\n" for name, target in extra]
+    lines += [f"{gateway if target == HOST_GATEWAY else target}\t{name}\n" for name, target in extra]
     if address and hostname:
         lines.append(f"{address}\t{hostname}\n")
     return "".join(lines)

@@ -15,7 +15,7 @@ from minidock.kernel.resolve import open_in_root
 from minidock.model.spec import LXCFS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from minidock.kernel.cgroups import Cgroup
     from minidock.log import Log
@@ -42,10 +42,11 @@ class ParentContext:
     """What is known of the child once it is born, and its ``cgroup``, which the first step made.
 
     ``pid`` is its number in the /proc at hand, the host's, whatever pid namespace the parent is in. ``lowers`` are the
-    root file system's layers that had to be opened before the birth, as descriptors that the child inherits.
+    root file system's layers that had to be opened before the birth, as descriptors that the child inherits; ``trees``
+    are those of further trees, by the target of their mount.
     """
 
-    __slots__ = ("cgroup", "log", "lowers", "pid", "pidfd")
+    __slots__ = ("cgroup", "log", "lowers", "pid", "pidfd", "trees")
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -53,11 +54,13 @@ class ParentContext:
         self.pidfd = -1
         self.cgroup: Cgroup | None = None
         self.lowers: list[str | int] = []
+        self.trees: dict[str, list[str | int]] = {}
 
     def close_lowers(self) -> None:
         """Let go of the layers; a child has its own descriptors of them."""
-        lowers, self.lowers = self.lowers, []
-        for lower in lowers:
+        opened = [self.lowers, *self.trees.values()]
+        self.lowers, self.trees = [], {}
+        for lower in (lower for lowers in opened for lower in lowers):
             if isinstance(lower, int):
                 os.close(lower)
 
@@ -83,6 +86,7 @@ class ChildContext:
         "stdio",
         "stubs",
         "trampoline",
+        "trees",
     )
 
     def __init__(
@@ -95,9 +99,11 @@ class ChildContext:
         report: int,
         log: int = 2,
         lowers: Sequence[str | int] = (),
+        trees: Mapping[str, Sequence[str | int]] | None = None,
     ) -> None:
         self.cgroup = cgroup
         self.lowers = lowers
+        self.trees = trees or {}
         self.stdio = stdio
         self.trampoline = trampoline
         self.console = console

@@ -25,7 +25,7 @@ from minidock.runtime.context import ChildContext, ParentContext, Stdio
 from minidock.runtime.program import exec_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from minidock.kernel.cgroups import Cgroup
     from minidock.log import Log
@@ -149,6 +149,7 @@ def _give_birth(plan: Plan, context: ParentContext, channel: Channel, stdio: Std
                 stdio=stdio,
                 log=log,
                 lowers=context.lowers,
+                trees=context.trees,
             )
     context.pid = kp.host_pid(context.pidfd)
     channel.become_parent()
@@ -267,6 +268,7 @@ def run_child(
     stdio: Stdio,
     log: Log,
     lowers: Sequence[str | int] = (),
+    trees: Mapping[str, Sequence[str | int]] | None = None,
 ) -> NoReturn:
     """The child's whole life in this program: it ends in the command's exec or in a reported failure."""
     step: ChildStep | None = None
@@ -278,6 +280,7 @@ def run_child(
         report=channel.report_child,
         log=log.fd,
         lowers=lowers,
+        trees=trees,
     )
     # What is made on the way, mount points and working directory, has the modes that are written in the code.
     os.umask(0o022)

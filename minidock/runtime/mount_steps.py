@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from minidock.errors import ContainerStartError
@@ -67,7 +68,7 @@ class MountRoot(NamedTuple):
 
     def execute(self, context: ChildContext) -> None:
         if isinstance(self.root, OverlayMount):
-            tree = self._overlay(self.root, context)
+            tree = mount_overlay(self.root, context.lowers)
         else:
             tree = km.open_tree(self.root.path, recursive=True)
         km.move_mount(tree, self.path)
@@ -78,13 +79,14 @@ class MountRoot(NamedTuple):
                 set_attributes(tree, km.MOUNT_ATTR_RDONLY)
         context.root = tree
 
-    @staticmethod
-    def _overlay(root: OverlayMount, context: ChildContext) -> int:
-        """Of the layers in another mount namespace the parent has opened descriptors."""
-        lowers = context.lowers or [lower for lower in root.lowers if isinstance(lower, str)]
-        assert len(lowers) == len(root.lowers), "a layer that nobody opened would be missing from the tree"
-        mixed = any(isinstance(lower, int) for lower in lowers)
-        return overlay(lowers, upper=root.upper, work=root.work, volatile=root.volatile, xino=mixed)
+
+def mount_overlay(root: OverlayMount, opened: Sequence[str | int]) -> int:
+    """A descriptor of the detached overlay. Of layers in another mount namespace the parent has ``opened`` descriptors,
+    in the order of all layers; it is empty where there are none."""
+    lowers = opened or [lower for lower in root.lowers if isinstance(lower, str)]
+    assert len(lowers) == len(root.lowers), "a layer that nobody opened would be missing from the tree"
+    mixed = any(isinstance(lower, int) for lower in lowers)
+    return overlay(lowers, upper=root.upper, work=root.work, volatile=root.volatile, xino=mixed)
 
 
 class MountFilesystem(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from minidock.errors import ContainerStartError, UsageError
 from minidock.kernel import cgroups
 from minidock.kernel.caps import bounding_set
-from minidock.model.spec import ASKED, GROUPS, SECCOMP, SUBPATH, USER, VOLUME
+from minidock.model.spec import ASKED, GROUPS, SECCOMP, SECRET, SUBPATH, TREE, USER, VOLUME
 from minidock.model.steps import OverlayMount, RootMount, Step
 from minidock.runtime import mount_steps as ms
 from minidock.runtime import process_steps as ps
@@ -76,6 +76,10 @@ def plan(
     before: list[Step] = [CreateCgroup(cgroup, resources.get("pids", {}).get("limit", -1), rules)]
     if isinstance(root, OverlayMount) and not all(isinstance(lower, str) for lower in root.lowers):
         before.append(OpenLayers(root.lowers))
+    if trees := [mount for mount in spec["mounts"] if TREE in mount]:
+        from minidock.runtime.tree_steps import open_trees
+
+        before += open_trees(trees)
     return Plan(
         before=tuple(before),
         birth=Clone(born),
@@ -141,6 +145,10 @@ def _mount_step(mount: dict[str, Any], layout: cgroups.Layout) -> Step:
     target = mount["destination"]
     if mount["type"] == "cgroup":
         return MountCgroups(layout, target, "ro" in mount["options"])
+    if TREE in mount or SECRET in mount:
+        from minidock.runtime.tree_steps import tree_step
+
+        return tree_step(mount, options, text)
     if mount["type"] == "bind":
         why = "volumes" if VOLUME in mount else "bind mounts"
         return ms.BindMount(mount["source"], target, options, text, mount.get(SUBPATH, ""), why)

@@ -98,12 +98,19 @@ class Images:
             hint=f"remove it with `minidock rmi -f {name_or_id}` and build or bootstrap it again",
         )
 
-    def commit(self, config: ImageConfig, layers: Sequence[Descriptor], *, names: Sequence[str] = ()) -> Image:
+    def commit(
+        self,
+        config: ImageConfig,
+        layers: Sequence[Descriptor],
+        *,
+        names: Sequence[str] = (),
+        annotations: tuple[tuple[str, str], ...] = (),
+    ) -> Image:
         """Store an image whose layers (lowest first, one for each diff ID) are among the blobs already.
 
         Configuration and manifest are on disk before the index names them. ``names`` are references of any form; each
-        then means this image. Committing the same again changes nothing. Raises StoreError when a layer is missing,
-        InvalidReferenceError for a name that has a digest.
+        then means this image; ``annotations`` are the manifest's. Committing the same again changes nothing. Raises
+        StoreError when a layer is missing, InvalidReferenceError for a name that has a digest.
         """
         full_names = [tag_name(name) for name in names]
         _check_layers(config, layers)
@@ -112,7 +119,8 @@ class Images:
                 if not self.blobs.has(layer.digest):
                     raise StoreError(f"the layer {layer.digest} is not in the store", hint="run the command again")
             encoded = config.encode()
-            manifest = Manifest(Descriptor(CONFIG, digest_of(encoded), len(encoded)), tuple(layers))
+            named = Descriptor(CONFIG, digest_of(encoded), len(encoded))
+            manifest = Manifest(named, tuple(layers), annotations=annotations)
             data = encode_manifest(manifest)
             config_digest, manifest_digest = self.blobs.put_all([encoded, data])
             descriptor = Descriptor(MANIFEST, manifest_digest, len(data))

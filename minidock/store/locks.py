@@ -34,6 +34,46 @@ def exclusive(path: str) -> Iterator[int]:
         os.close(fd)
 
 
+def try_passing(path: str) -> int | None:
+    """As ``try_exclusive``, for a lock whose file goes with its holder, by ``end_passing``."""
+    while True:
+        fd = try_exclusive(path)
+        if fd is None or _is_at(path, fd):
+            return fd
+        os.close(fd)
+
+
+def wait_passing(path: str) -> int:
+    """As ``try_passing``, but waits for the lock. Raises OSError."""
+    while True:
+        fd = open_lock(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_at(path, fd):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def end_passing(path: str, fd: int) -> None:
+    """Remove the file of a lock that is held, and let go of it: whoever waited finds that it is gone, and asks anew."""
+    try:
+        os.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        now = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    held = os.fstat(fd)
+    return (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino)
+
+
 @contextmanager
 def shared(path: str) -> Iterator[int]:
     """Hold the lock together with other shared holders, waiting for it; gives the descriptor. Raises OSError."""

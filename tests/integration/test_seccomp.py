@@ -166,6 +166,27 @@ def test_newest_capability_is_set_by_number() -> None:
     assert in_child(body) == "CAP_CHECKPOINT_RESTORE"
 
 
+def test_an_effective_set_that_was_lowered_is_back_after_an_exec_by_root() -> None:
+    def body() -> str:
+        caps.preload()
+        caps.apply(bounding=DEFAULT, effective=DEFAULT, permitted=DEFAULT)
+        caps.lower_effective(frozenset({"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"}))
+        lines = Path("/proc/self/status").read_text().splitlines() + capability_lines_after_exec()
+        return " ".join(line.split()[1][-8:] for line in lines if line.startswith(("CapPrm", "CapEff")))
+
+    assert in_child(body).split() == ["a80425fb", "a80425f9", "a80425fb", "a80425fb"]
+
+
+def capability_lines_after_exec() -> list[str]:
+    out, into = os.pipe()
+    os.dup2(into, 7, inheritable=True)
+    os.spawnv(os.P_WAIT, "/bin/sh", ["sh", "-c", "cat /proc/self/status >&7"])
+    os.close(into)
+    os.close(7)
+    with open(out) as file:
+        return file.read().splitlines()
+
+
 def test_ambient_capabilities_reach_an_unprivileged_program() -> None:
     one = frozenset({"CAP_NET_BIND_SERVICE"})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ["install.sh", "tests/run", ".ci/run", "tests/vm/init"]
+SCRIPTS = ["install.sh", "tests/run", ".ci/run", "tests/vm/init", "tests/integration/attack/snapshot/docker.sh"]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ SELECTION = (
     "tests/integration/test_cgroups.py",
     "tests/integration/build",
     "tests/integration/test_seccomp.py",
+    "tests/integration/attack/test_snapshot.py",
     "tests/integration/kernel",
     "tests/integration/runtime",
     "tests/conformance",

@@ -1,4 +1,5 @@
-"""ADD: as COPY from the context; a file that is a tar archive is unpacked."""
+"""ADD: as COPY from the context, where a file that is a tar archive is unpacked; and files behind URLs and git
+repositories."""
 
 from __future__ import annotations
 
@@ -13,27 +14,44 @@ if TYPE_CHECKING:
     from minidock.build.state import StageState
     from minidock.dockerfile.instructions import Add
 
-_REMOTE = re.compile(r"(?:https?|git|ssh|ftp)://|git@[^/]+:")
+# What may be no path of the context: the exact grammar is loaded only then.
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z0-9_][A-Za-z0-9._-]*@[^/:@]+:")
 
 
 def refusal(instruction: Add) -> str:
-    """The flag or source that is not executed, or empty."""
+    """The flag that is not executed, or empty."""
     if instruction.link:
         return "--link"
-    if instruction.exclude:
-        return f"--exclude={instruction.exclude[0]}"
-    if instruction.checksum:
-        return f"--checksum={instruction.checksum}"
-    if instruction.keep_git_dir:
-        return "--keep-git-dir"
-    remote = next((source for source in instruction.sources if _REMOTE.match(source)), "")
-    return f"the source {remote}" if remote else ""
+    return f"--exclude={instruction.exclude[0]}" if instruction.exclude else ""
 
 
 def apply(instruction: Add, stage: StageState) -> None:
-    """Add the step. Raises MinidockError for a source that turns out to be remote."""
-    remote = refusal(instruction)
-    if remote:
-        # A variable may hide an URL from the check of the text.
-        raise MinidockError(f"ADD with {remote} is not executed by minidock yet")
+    """Add the step. Raises MinidockError for sources, flags or a destination that make no sense."""
+    if any(_REMOTE.match(source) for source in instruction.sources):
+        _apply_remote(instruction, stage)
+        return
+    if instruction.checksum:
+        raise MinidockError("ADD --checksum needs exactly one source, which is an URL or a git repository")
+    if instruction.keep_git_dir:
+        raise MinidockError("ADD --keep-git-dir needs a git repository as its source")
     add_copy("ADD", instruction, stage, Source(), unpack=instruction.unpack)
+
+
+def _apply_remote(instruction: Add, stage: StageState) -> None:
+    from minidock.build.remote_add import RemoteAdd, with_checksum
+    from minidock.build.sources.remote import parse_remote, redacted
+
+    operands = [with_checksum(parse_remote(source) or source, instruction.checksum) for source in instruction.sources]
+    step = RemoteAdd(instruction, operands, stage.workdir)
+    flags = [
+        f"--{name}={value}"
+        for name, value in (
+            ("checksum", instruction.checksum),
+            ("chown", instruction.chown),
+            ("chmod", instruction.chmod),
+        )
+        if value
+    ]
+    names = [*map(redacted, instruction.sources), *(heredoc.name for heredoc in instruction.heredocs)]
+    shown = " ".join(["ADD", *flags, *names, instruction.destination])
+    stage.add_line(f"{shown} # buildkit", instruction.location, step)

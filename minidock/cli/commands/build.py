@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from minidock.cli.declare import Argument, Command, Option, read_reference
+from minidock.cli.text import printable
 from minidock.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from minidock.cli.session import Session
 
 
@@ -16,6 +21,27 @@ def read_build_arg(text: str) -> str:
     if not text.partition("=")[0]:
         raise ValueError("the form is NAME=VALUE")
     return text
+
+
+def read_jobs(text: str) -> int:
+    """A number of stages; ValueError for anything else."""
+    if not text.isdecimal():
+        raise ValueError("the form is a number, 0 for that of the processors")
+    return int(text)
+
+
+def read_label(text: str) -> str:
+    """The label, unchanged; ValueError where it has no name."""
+    if not text.partition("=")[0]:
+        raise ValueError("the form is NAME=VALUE")
+    return text
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size such as ``64m``; ValueError for anything else."""
+    from minidock.cli.container_flags import read_size as read
+
+    return read(text)
 
 
 def execute(
@@ -30,29 +56,112 @@ def execute(
     quiet: bool,
     progress: str,
     ulimit: tuple[str, ...],
+    check: bool,
+    output: tuple[str, ...],
+    network: str,
+    build_context: tuple[str, ...],
+    ignorefile: str | None,
+    **more: Any,
 ) -> int:
     """Read the Dockerfile from standard input where asked, build, and with ``-q`` print the image's ID."""
-    if path == "-" or "://" in path or path.startswith("git@"):
-        raise UsageError(f"the build context {path!r} is not there yet", hint="give a directory")
-    if progress not in ("auto", "plain", "quiet"):
-        raise UsageError(f"--progress {progress} is not there yet", hint="it is auto, plain or quiet")
+    if path == "-" == file:
+        raise UsageError("standard input cannot be both the context and the Dockerfile", hint="leave out -f -")
+    if check:
+        wanted = {"build_args": build_arg, "target": target, "contexts": build_context, "ignorefile": ignorefile}
+        return _check(session, path, file, {name: value for name, value in wanted.items() if value})
     silent = quiet or progress == "quiet"
+    if silent and _takes_stdout(output):
+        raise UsageError(
+            "an image's ID and an archive cannot both go to standard output", hint="leave out -q, or give dest=FILE"
+        )
+    given: dict[str, Any] = {"contexts": build_context, "ignorefile": ignorefile, **_options(**more)}
+    given |= {"outputs": output, "stdout": 1 if output else None, "network": "" if network == "default" else network}
     text = _standard_input() if file == "-" else None
-    image_id = session.engine.build(
-        path,
-        tags=tag,
-        text=text,
-        dockerfile=file if file and text is None else "",
-        build_args=build_arg,
-        target=target or "",
-        no_cache=no_cache,
-        ulimits=ulimit,
-        progress=2,
-        quiet=silent,
-    )
+    with _telling(progress, quiet=silent, debug=session.debug) as telling:
+        image_id = session.engine.build(
+            path,
+            tags=tag,
+            text=text,
+            dockerfile=file if file and text is None else "",
+            build_args=build_arg,
+            target=target or "",
+            no_cache=no_cache,
+            ulimits=ulimit,
+            **telling,
+            **{name: value for name, value in given.items() if value},
+        )
     if silent:
         session.print(image_id)
     return 0
+
+
+def _options(
+    *,
+    add_host: tuple[str, ...],
+    allow: tuple[str, ...],
+    annotation: tuple[str, ...],
+    iidfile: str | None,
+    jobs: int,
+    label: tuple[str, ...],
+    metadata_file: str | None,
+    secret: tuple[str, ...],
+    shm_size: int | None,
+    squash: bool,
+    ssh: tuple[str, ...],
+    volume: tuple[str, ...],
+) -> dict[str, Any]:
+    """What RUN's commands get and what the build leaves behind, under the engine's names."""
+    found: dict[str, Any] = {"add_hosts": add_host, "allow": allow, "secrets": secret, "ssh": ssh, "volumes": volume}
+    found |= {"labels": label, "annotations": annotation, "iidfile": iidfile, "metadata_file": metadata_file}
+    return {**found, "shm_size": shm_size, "squash": squash, "jobs": jobs}
+
+
+@contextmanager
+def _telling(kind: str, *, quiet: bool, debug: bool) -> Iterator[dict[str, Any]]:
+    """Where and in which form the engine tells the steps; on a terminal a live view draws them."""
+    if kind not in ("auto", "plain", "tty", "quiet", "rawjson"):
+        raise UsageError(f"there is no progress {kind!r}", hint="it is auto, plain, tty, quiet or rawjson")
+    terminal = os.isatty(2)
+    if kind == "tty" and not terminal:
+        raise UsageError("--progress=tty needs a terminal on standard error", hint="leave it out, or use plain")
+    if quiet:
+        yield {"progress": 2, "quiet": True}
+    elif kind == "rawjson":
+        yield {"progress": 2, "quiet": False, "progress_form": "rawjson"}
+    elif kind == "tty" or (kind == "auto" and terminal and not debug and _moves_cursor()):
+        from minidock.cli.progress_live import live_view
+
+        with live_view() as events:
+            yield {"progress": events, "quiet": False, "progress_form": "events"}
+    else:
+        yield {"progress": 2, "quiet": False}
+
+
+def _takes_stdout(outputs: tuple[str, ...]) -> bool:
+    if not outputs:
+        return False
+    from minidock.model.outputs import STDOUT, parse_outputs
+
+    return any(output.dest == STDOUT for output in parse_outputs(outputs))
+
+
+def _moves_cursor() -> bool:
+    return os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def _check(session: Session, path: str, file: str | None, options: dict[str, Any]) -> int:
+    """Print what the checks find, docker's way, and how many findings there are: with any the status is 1."""
+    text = _standard_input() if file == "-" else None
+    named = file if file and text is None else ""
+    found, error = session.engine.lint(path, text=text, dockerfile=named, **options)
+    number = {0: "no warnings found.", 1: "1 warning has been found!"}
+    session.print(f"Check complete, {number.get(len(found), f'{len(found)} warnings have been found!')}")
+    for finding in found:
+        what = f"\nWARNING: {finding.check} - {finding.description}\n{finding.message}\n{finding.excerpt}"
+        session.print(printable(what, keep="\n\t"))
+    if error is not None:
+        raise error
+    return 1 if found else 0
 
 
 def _standard_input() -> str:
@@ -61,7 +170,7 @@ def _standard_input() -> str:
 
 COMMAND = Command(
     "build",
-    "Build an image from a Dockerfile and a context directory.",
+    "Build an image from a Dockerfile and a context: a directory, an URL, or - for standard input.",
     execute,
     options=(
         Option(("-t", "--tag"), "Name the image.", "NAME[:TAG]", many=True, read=read_reference),
@@ -73,18 +182,60 @@ COMMAND = Command(
             many=True,
             read=read_build_arg,
         ),
+        Option(
+            ("--build-context",),
+            "A further context by name: a directory, docker-image://, oci-layout:// or an URL.",
+            "NAME=WHERE",
+            many=True,
+        ),
+        Option(("--ignorefile",), "Read the ignore rules from this file instead of .dockerignore.", "FILE"),
         Option(("--target",), "Build this stage.", "STAGE"),
+        Option(
+            ("--jobs",),
+            "How many stages may run at once; 0 is the number of processors.",
+            "N",
+            read=read_jobs,
+            default=0,
+        ),
+        Option(("--check",), "Look for mistakes in the Dockerfile, and build nothing."),
         Option(("--ulimit",), "Set a resource limit of RUN's commands.", "NAME=SOFT[:HARD]", many=True),
+        Option(("--network",), "RUN's network: default (the bridge), none or host.", "NETWORK", default="default"),
+        Option(("--secret",), "A secret for RUN --mount=type=secret.", "id=NAME[,src=FILE|env=VARIABLE]", many=True),
+        Option(
+            ("--ssh",),
+            "An SSH agent for RUN --mount=type=ssh; default is the host's.",
+            "ID[=SOCKET|KEY,...]",
+            many=True,
+        ),
+        Option(
+            ("--allow",), "Allow RUN what it asks for: network.host or security.insecure.", "ENTITLEMENT", many=True
+        ),
+        Option(("-v", "--volume"), "Mount a host directory in every RUN.", "SRC:DST[:OPT]", many=True),
+        Option(("--add-host",), "Add a name to RUN's /etc/hosts; host-gateway is the host.", "NAME:ADDRESS", many=True),
+        Option(("--shm-size",), "The size of RUN's /dev/shm.", "BYTES", read=read_size),
         Option(("--no-cache",), "Execute every step."),
         Option(("-q", "--quiet"), "Print the image's ID only."),
-        Option(("--progress",), "auto, plain or quiet; auto is plain.", "KIND", default="auto"),
+        Option(
+            ("--progress",), "auto, plain, tty, quiet or rawjson; auto is tty on a terminal.", "KIND", default="auto"
+        ),
+        Option(
+            ("-o", "--output"),
+            "Where the result goes: type=local|tar|oci|docker|image[,dest=PATH][,name=NAME], a folder, or -.",
+            "OUTPUT",
+            many=True,
+        ),
+        Option(("--label",), "Give the image a label.", "NAME=VALUE", many=True, read=read_label),
+        Option(("--annotation",), "Annotate the image's manifest.", "[manifest:|index:]NAME=VALUE", many=True),
+        Option(("--squash",), "Make one layer of all that this build adds to the base image."),
+        Option(("--iidfile",), "Write the image's ID to a file.", "FILE"),
+        Option(("--metadata-file",), "Write what was built, as JSON, to a file.", "FILE"),
     ),
-    arguments=(Argument("PATH", what="a directory"),),
+    arguments=(Argument("PATH", what="a directory, an URL, or - for standard input"),),
     not_yet=(
-        "--add-host --allow --annotation --attest --build-context --builder --cache-from --cache-to --call "
-        "--cgroup-parent --check --compress --cpu-period --cpu-quota -c --cpu-shares --cpuset-cpus "
-        "--cpuset-mems -D --force-rm --iidfile --isolation --label --load -m --memory --memory-swap --metadata-file "
-        "--network --no-cache-filter -o --output --platform --policy --provenance --pull --push --rm --sbom "
-        "--secret --security-opt --shm-size --squash --ssh"
+        "--attest --builder --cache-from --cache-to --call "
+        "--cgroup-parent --compress --cpu-period --cpu-quota -c --cpu-shares --cpuset-cpus "
+        "--cpuset-mems -D --force-rm --isolation --load -m --memory --memory-swap "
+        "--no-cache-filter --platform --policy --provenance --pull --push --rm --sbom "
+        "--security-opt"
     ),
 )

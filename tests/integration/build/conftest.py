@@ -52,16 +52,15 @@ class Shop:
         stream = io.BytesIO()
         request = BuildRequest(str(self.context), text=text, **{"network": "none", **options})
         try:
-            with StepRunner(self.root, Log()) as run:
-                return build(
-                    request,
-                    root=self.root,
-                    images=self.images,
-                    rootfs=self.rootfs,
-                    run=run,
-                    pull=self.pull,
-                    progress=PlainProgress(stream.write),
-                )
+            return build(
+                request,
+                root=self.root,
+                images=self.images,
+                rootfs=self.rootfs,
+                open_run=lambda: StepRunner(self.root, Log()),
+                pull=self.pull,
+                progress=PlainProgress(stream.write),
+            )
         finally:
             self.out = stream.getvalue().decode()
 

@@ -81,3 +81,29 @@ def test_build_and_images(engine: Engine, tmp_path: Path) -> None:
     assert image in [found.id for found in engine.images()]
     assert engine.history("made")[0].created_by.startswith("CMD")
     assert engine.rmi("made")[0].kind == "Untagged"
+
+
+def test_build_with_what_run_may_have(engine: Engine, tmp_path: Path) -> None:
+    before = state_of_this_process()
+    context = tmp_path / "context"
+    context.mkdir()
+    (tmp_path / "key").write_text("secret words")
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=secret,id=s --mount=type=cache,id=c,target=/c "
+        "test \"$(cat /run/secrets/s)\" = 'secret words' && grep -q db /etc/hosts && cp /v/key /c/copy\n"
+        "RUN --security=insecure true\n"
+    )
+    engine.build(
+        str(context),
+        network="none",
+        secrets=[f"id=s,src={tmp_path}/key"],
+        volumes=[f"{tmp_path}:/v:ro"],
+        add_hosts=["db:10.0.0.1"],
+        allow=["security.insecure"],
+    )
+    caches = [entry for entry in engine.builder_usage() if entry.type == "cachemount"]
+    assert [entry.description for entry in caches] == ["cache mount 'c'"]
+    assert engine.builder_prune(ids=[caches[0].id]).names == (caches[0].id,)
+    with pytest.raises(TypeError):
+        engine.build(str(context), nonsense=1)  # type: ignore[call-arg]
+    assert state_of_this_process() == before

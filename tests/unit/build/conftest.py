@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +113,9 @@ class Spy:
     def step(self, title: str) -> SpyStep:
         return SpyStep(self, title)
 
+    def tick(self) -> None:
+        return
+
     def warning(self, message: str) -> None:
         self.lines.append(f"warning: {message}")
 
@@ -144,6 +147,9 @@ class SpyStep:
 
     def output(self, data: bytes) -> None:
         self.spy.lines.append(f"output {data.decode().strip()}")
+
+    def copied(self, count: int) -> None:
+        self.spy.lines.append(f"copied {count}")
 
     def done(self) -> None:
         self.spy.lines.append(f"done {self.title}")
@@ -199,7 +205,7 @@ class Workshop:
             root=self.root,
             images=self.images,
             rootfs=self.rootfs,
-            run=self.spy.run,
+            open_run=lambda: nullcontext(self.spy.run),
             pull=self.pull,
             progress=self.spy,
         )

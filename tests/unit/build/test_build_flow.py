@@ -241,8 +241,8 @@ def test_trigger_may_copy_from_a_stage_of_the_child(shop: Any) -> None:
 
 
 def test_trigger_that_is_not_executed_is_refused(shop: Any) -> None:
-    shop.base("base", {"x": "x"}, OnBuild=["RUN --mount=type=cache,target=/c x"])
-    with pytest.raises(BuildError, match="--mount=type=cache,target=/c is not executed") as caught:
+    shop.base("base", {"x": "x"}, OnBuild=["RUN --device=gpu x"])
+    with pytest.raises(BuildError, match="RUN --device=gpu is not executed") as caught:
         shop.build("FROM scratch AS a\nRUN write /a A\nFROM base\n")
     assert caught.value.line == 3
 
@@ -250,21 +250,15 @@ def test_trigger_that_is_not_executed_is_refused(shop: Any) -> None:
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("RUN --mount=type=tmpfs,target=/t x", "RUN --mount=type=tmpfs,target=/t"),
         ("RUN --network=host x", "RUN --network=host"),
         ("RUN --security=insecure x", "RUN --security=insecure"),
         ("RUN --device=gpu x", "RUN --device=gpu"),
-        ("RUN <<E\n#!/bin/sh\nx\nE", "RUN a heredoc"),
         ("COPY --link a /", "COPY --link"),
         ("COPY --parents a /", "COPY --parents"),
         ("COPY --exclude=x a /", "COPY --exclude=x"),
         ("COPY --chmod=u+x a /", "--chmod=u+x"),
         ("ADD --link a /", "ADD --link"),
         ("ADD --exclude=x a /", "ADD --exclude=x"),
-        ("ADD --checksum=sha256:00 http://x/y /", "ADD --checksum=sha256:00"),
-        ("ADD http://x/y /", "ADD the source http://x/y"),
-        ("ADD git@x.org:y /", "ADD the source git@x.org:y"),
-        ("ENV u=https://x/y\nADD $u /", "the source https://x/y"),
         ("FROM --platform=linux/mips x", "FROM --platform=linux/mips"),
     ],
 )

@@ -105,7 +105,9 @@ def test_automatic_arguments_can_be_given() -> None:
 
 def test_proxies_do_not_override() -> None:
     arguments = Arguments([("HTTP_PROXY", "a"), ("no_proxy", "b")])
-    assert arguments.proxies({"no_proxy": "own"}) == {"HTTP_PROXY": "a"}
+    assert arguments.proxies({"no_proxy": "own"}) == {"HTTP_PROXY": "a", "http_proxy": "a"}
+    assert arguments.proxies({"NO_PROXY": "own", "HTTP_PROXY": "own"}) == {}
+    assert Arguments([("ftp_proxy", "a"), ("FTP_PROXY", "b")]).proxies({}) == {"ftp_proxy": "a", "FTP_PROXY": "b"}
 
 
 def test_platforms() -> None:

@@ -4,10 +4,12 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 from collections.abc import Callable
 
 import pytest
+import zstandard
 
 from minidock.drivers import compression
 from minidock.drivers.compression import Plain, is_archive
@@ -18,6 +20,7 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
+    "zstd": zstandard.compress,
 }
 
 
@@ -62,12 +65,30 @@ def test_xz_may_not_ask_for_any_amount_of_memory() -> None:
     assert Plain(io.BytesIO(lzma.compress(b"x", preset=9 | lzma.PRESET_EXTREME))).read() == b"x"
 
 
-def test_zstandard_is_named() -> None:
-    with pytest.raises(ArchiveError, match="zstandard"):
-        Plain(io.BytesIO(b"\x28\xb5\x2f\xfd" + bytes(20)))
+def test_zstandard_frames_one_after_the_other() -> None:
+    skippable = b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    data = zstandard.compress(b"one" * 100_000) + skippable + zstandard.compress(b"two")
+    stream = Plain(io.BytesIO(data))
+    assert b"".join(iter(lambda: stream.read(999), b"")) == b"one" * 100_000 + b"two"
+    assert Plain(io.BytesIO(data)).read() == b"one" * 100_000 + b"two"
 
 
-@pytest.mark.parametrize("form", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("cut", [1, 5, 10])
+def test_zstandard_that_ends_in_the_middle_of_a_frame(cut: int) -> None:
+    """The library's own stream takes that for the end."""
+    data = zstandard.compress(os.urandom(300_000))
+    with pytest.raises(ArchiveError, match="compression is damaged: it ends too early"):
+        Plain(io.BytesIO(data[:-cut])).read()
+
+
+def test_zstandard_may_not_ask_for_any_amount_of_memory() -> None:
+    greedy = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    data = zstandard.ZstdCompressor(compression_params=greedy).compressobj().compress(os.urandom(1 << 20))
+    with pytest.raises(ArchiveError, match="too much memory"):
+        Plain(io.BytesIO(data)).read()
+
+
+@pytest.mark.parametrize("form", ["gzip", "bzip2", "xz", "zstd"])
 def test_a_bomb_is_stopped(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "_FREE", 1 << 20)
     stream = Plain(io.BytesIO(FORMS[form](bytes(40 << 20))))

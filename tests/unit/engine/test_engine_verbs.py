@@ -132,11 +132,11 @@ class TestBuild:
     def test_build_arguments(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HERE", "1")
         monkeypatch.delenv("ABSENT", raising=False)
-        assert building._arguments(["A=b", "HERE", "ABSENT", "C="]) == (("A", "b"), ("HERE", "1"), ("C", ""))
-        assert building._arguments({"A": "b"}) == (("A", "b"),)
+        assert building.build_arguments(["A=b", "HERE", "ABSENT", "C="]) == (("A", "b"), ("HERE", "1"), ("C", ""))
+        assert building.build_arguments({"A": "b"}) == (("A", "b"),)
         for nameless in (["=x"], {"": "x"}):
             with pytest.raises(UsageError):
-                building._arguments(nameless)
+                building.build_arguments(nameless)
 
     def test_progress_goes_to_its_descriptor(self, tmp_path: Path) -> None:
         with open(tmp_path / "out", "w+b") as file:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -85,3 +87,15 @@ def test_chain_ids_follow_the_specification() -> None:
     assert chain_id([A, B]) != chain_id([B, A])
     with pytest.raises(ValueError, match="at least one layer"):
         chain_id([])
+
+
+def test_an_interpreter_without_its_own_sha256_uses_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name in {"_sha2", "_sha256"}:
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert digest_of(b"abc") == "sha256:" + hashlib.sha256(b"abc").hexdigest()

@@ -150,7 +150,7 @@ def test_an_unreadable_tarball_is_named(minidock: Any, tmp_path: Path) -> None:
     path.write_bytes(b"x" * 2000)
     done = minidock("import", path, "x", status=1)
     assert done.stderr.startswith(f"minidock: cannot import {path}: ")
-    assert "\ngive a tarball, plain or compressed with gzip, bzip2 or xz\n" in done.stderr
+    assert "\ngive a tarball, plain or compressed with gzip, bzip2, xz or zstandard\n" in done.stderr
     assert minidock.out("images", "-q", "x") == ""
 
 

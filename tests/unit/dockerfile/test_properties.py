@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from minidock.dockerfile.checks.find import find
@@ -51,6 +51,11 @@ PIECES = st.sampled_from([*WORDS.split(" "), *OTHERS, " ", "\n", "\u2028", "\x0b
 TEXTS = st.one_of(st.text(), st.lists(PIECES, max_size=30).map("".join))
 PLACE = Location(0, 0, "")
 ENV = {"a": "1", "b": "x y", "E": ""}
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text's JSON form says the same: what is no UTF-8 is replaced there, as docker does it."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def refusal(attempt: Callable[[], object]) -> DockerfileError | None:
@@ -104,7 +109,9 @@ def test_any_check_directive_is_read_or_refused(text: str) -> None:
     assert error is None or error.message
 
 
-@given(TEXTS, st.sampled_from(["FROM x\n", "# escape=`\nARG a\nFROM x\n"]))
+@given(TEXTS.filter(is_unicode), st.sampled_from(["FROM x\n", "# escape=`\nARG a\nFROM x\n"]))
+@example("CMD 0`\f", "# escape=`\nFROM x\n")
+@example("CMD `\f", "# escape=`\nFROM x\n")
 @settings(CALM, max_examples=600)
 def test_what_any_text_says_is_printed_and_parses_the_same(text: str, head: str) -> None:
     try:
@@ -241,11 +248,13 @@ def without_places(found: Dockerfile) -> list[object]:
 
 
 def print_file(found: Dockerfile) -> str:
-    lines = [f"# escape={found.escape}"] + [print_instruction(arg) for arg in found.global_args]
+    lines = [print_instruction(arg) for arg in found.global_args]
     for stage in found.stages:
         lines.append(print_from(stage.origin))
         lines += [print_instruction(instruction) for instruction in stage.instructions]
-    return "\n".join(lines)
+    # A text may end with the escape character only where something follows that is trimmed, but is no blank.
+    lines = [line + "\f" if line.endswith(found.escape) and "\n" not in line else line for line in lines]
+    return "\n".join([f"# escape={found.escape}", *lines])
 
 
 def print_from(origin: From) -> str:
@@ -269,9 +278,9 @@ def print_rest(found: Instruction) -> str:
         case Run() | Copy() | Add():
             rest = " ".join([*map(print_flag, found.flags), "--", print_operands(found)])
         case Cmd() | Entrypoint():
-            rest = json.dumps(found.args) if found.form == "exec" else found.text
+            rest = json.dumps(found.args, ensure_ascii=False) if found.form == "exec" else found.text
         case Shell() | Volume():
-            rest = json.dumps(found[0])
+            rest = json.dumps(found[0], ensure_ascii=False)
         case Env() | Label():
             rest = " ".join(f"{pair.key}{' ' if found.legacy else '='}{pair.value}" for pair in found.pairs)
         case Arg():
@@ -286,12 +295,12 @@ def print_rest(found: Instruction) -> str:
 def print_operands(found: Run | Copy | Add) -> str:
     bodies = "".join(f"\n{heredoc.body}{heredoc.name}" for heredoc in found.heredocs)
     if isinstance(found, Run):
-        return (json.dumps(found.args) if found.form == "exec" else found.text) + bodies
+        return (json.dumps(found.args, ensure_ascii=False) if found.form == "exec" else found.text) + bodies
     words = [f"{h.fd}<<{'-' * h.strip_tabs}{print_delimiter(h)}" for h in found.heredocs]
     operands = [*found.sources, found.destination]
     plain = all(operand and not any(map(str.isspace, operand)) for operand in operands)
     if not words and (not plain or operands[0].startswith("[")):
-        return json.dumps(operands)
+        return json.dumps(operands, ensure_ascii=False)
     return " ".join([*words, *operands]) + bodies
 
 
@@ -307,4 +316,4 @@ def print_healthcheck(found: Healthcheck) -> str:
     times = {"interval": found.interval, "timeout": found.timeout, "start-period": found.start_period}
     flags = "".join(f"--{name}={value}ns " for name, value in times.items() if value)
     flags += f"--start-interval={found.start_interval}ns --retries={found.retries} -- "
-    return f"{flags}CMD {json.dumps(rest) if kind == 'CMD' else rest[0]}"
+    return f"{flags}CMD {json.dumps(rest, ensure_ascii=False) if kind == 'CMD' else rest[0]}"

@@ -80,18 +80,17 @@ class BuildCache:
         value = {"diff_id": record.diff_id, "created": record.created, "inputs": key.inputs}
         write_json(self._path(key), value, sync=False, scratch=self._scratch)
 
-    def claim(self, key: Key, before_waiting: Callable[[], None]) -> tuple[Callable[[], None], bool]:
-        """Be the only one to run the step of ``key``: what ends that, and whether somebody else had to be waited for.
+    def claim(self, key: Key, before_waiting: Callable[[], None]) -> Callable[[], None]:
+        """Be the only one to run the step of ``key``; gives what ends that, as does the end of the process.
 
-        The end of the process ends it, too. ``before_waiting`` is called when there is somebody. Raises OSError.
+        ``before_waiting`` is called when somebody else is at it. The record may be there afterwards. Raises OSError.
         """
         path = f"{self._locks}/{hex_of(key.digest)}"
         fd = locks.try_passing(path)
-        waited = fd is None
         if fd is None:
             before_waiting()
             fd = locks.wait_passing(path)
-        return partial(locks.end_passing, path, fd), waited
+        return partial(locks.end_passing, path, fd)
 
     def _path(self, key: Key) -> str:
         return f"{self._directory}/{hex_of(key.digest)}.json"

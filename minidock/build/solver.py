@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Course:
     """How far a stage has come: what its lines so far have made."""
 
-    __slots__ = ("_lines", "diff_ids", "label", "layers", "number", "outcomes", "state", "total")
+    __slots__ = ("diff_ids", "label", "layers", "number", "outcomes", "state", "total")
 
     def __init__(self, state: StageState, label: str, layers: Sequence[Descriptor], diff_ids: Sequence[str]) -> None:
         self.state = state
@@ -172,9 +172,10 @@ class Solver:
         tools = self._tools
         if tools.no_cache:
             return self._made(step, work, missed)
-        end, waited = tools.cache.claim(missed[-1], tools.pending.finish)
+        end = tools.cache.claim(missed[-1], tools.pending.finish)
         try:
-            record = usable(tools, missed[-1]) if waited else None
+            # Somebody may have come to its end since the keys were looked up, also without being waited for.
+            record = usable(tools, missed[-1])
             return self._cached(record, work) if record is not None else self._made(step, work, missed)
         finally:
             # Whoever waits finds the record, which is on its way.

@@ -103,7 +103,7 @@ class CacheMounts:
         try:
             if not locks.try_lock(fd):
                 return False
-            if _still_there(path, fd):
+            if locks.is_at(path, fd):
                 # The lock goes along: what a killed removal leaves in tmp is swept, and this is not meanwhile.
                 os.rename(path, away)
                 remove_tree(away)
@@ -125,7 +125,7 @@ class CacheMounts:
             with ExitStack() as attempt:
                 attempt.callback(os.close, fd)
                 lock_shared(fd)
-                if _still_there(path, fd):
+                if locks.is_at(path, fd):
                     opened.enter_context(attempt.pop_all())
                     break
         try:
@@ -198,12 +198,3 @@ def _look(path: str, name: str) -> CacheDirectory:
         cache_id, created, problem = "", 0, error.message
     # A build that has just begun has not written the record yet.
     return CacheDirectory(name, cache_id, created, used, busy, "" if busy else problem)
-
-
-def _still_there(path: str, fd: int) -> bool:
-    try:
-        now = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    held = os.fstat(fd)
-    return (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino)

@@ -38,7 +38,7 @@ def try_passing(path: str) -> int | None:
     """As ``try_exclusive``, for a lock whose file goes with its holder, by ``end_passing``."""
     while True:
         fd = try_exclusive(path)
-        if fd is None or _is_at(path, fd):
+        if fd is None or is_at(path, fd):
             return fd
         os.close(fd)
 
@@ -49,7 +49,7 @@ def wait_passing(path: str) -> int:
         fd = open_lock(path)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_at(path, fd):
+            if is_at(path, fd):
                 return fd
         except BaseException:
             os.close(fd)
@@ -60,14 +60,16 @@ def wait_passing(path: str) -> int:
 def end_passing(path: str, fd: int) -> None:
     """Remove the file of a lock that is held, and let go of it: whoever waited finds that it is gone, and asks anew."""
     try:
-        os.unlink(path)
+        if is_at(path, fd):
+            os.unlink(path)
     finally:
         os.close(fd)
 
 
-def _is_at(path: str, fd: int) -> bool:
+def is_at(path: str, fd: int) -> bool:
+    """Whether what ``fd`` is open on is still what lies at ``path``."""
     try:
-        now = os.stat(path, follow_symlinks=False)
+        now = os.lstat(path)
     except FileNotFoundError:
         return False
     held = os.fstat(fd)

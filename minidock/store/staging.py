@@ -120,7 +120,7 @@ def _lock_directory(path: str) -> int | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if _still_there(path, fd):
+        if locks.is_at(path, fd):
             return fd
     except BaseException:
         os.close(fd)
@@ -129,21 +129,12 @@ def _lock_directory(path: str) -> int | None:
     return None
 
 
-def _still_there(path: str, fd: int) -> bool:
-    try:
-        now = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    held = os.fstat(fd)
-    return (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino)
-
-
 def _is_abandoned(path: str) -> bool:
     if not _can_be_locked(path):
         return True
     fd = os.open(path, _OPEN)
     try:
-        return locks.try_lock(fd) and _still_there(path, fd)
+        return locks.try_lock(fd) and locks.is_at(path, fd)
     finally:
         os.close(fd)
 
@@ -159,7 +150,7 @@ def _sweep_entry(path: str) -> int:
         return 1
     fd = os.open(path, _OPEN)
     try:
-        if not locks.try_lock(fd) or not _still_there(path, fd):
+        if not locks.try_lock(fd) or not locks.is_at(path, fd):
             return 0
         files.remove_tree(path)
         return 1

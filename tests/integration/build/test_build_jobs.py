@@ -196,3 +196,22 @@ def test_a_killed_build_s_claim_is_free(minidock: Any, context: Path) -> None:
         seen += chunk
     other.send_signal(signal.SIGINT)
     other.communicate(timeout=30)
+
+
+def test_who_waits_for_a_step_does_not_wait_for_the_rest_of_its_build(minidock: Any, tmp_path: Path) -> None:
+    """What was made for later steps, the process that runs commands above all, holds nothing of a claim."""
+    folders = [tmp_path / "long", tmp_path / "short"]
+    for folder, rest in zip(folders, ("echo later; sleep 61", "touch /after"), strict=True):
+        folder.mkdir()
+        write(folder, f"FROM busybox\nRUN echo begun; sleep 2; touch /same\nRUN {rest}\n")
+    first = minidock.popen("build", folders[0])
+    seen = b""
+    while not re.search(rb" begun$", seen, re.M):
+        seen += os.read(first.stderr.fileno(), 65536)
+    try:
+        out = minidock.build(folders[1], timeout=30)
+        assert first.poll() is None
+        assert re.search(r"RUN echo begun; sleep 2; touch /same\n#\d+ CACHED", out), out
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=30)

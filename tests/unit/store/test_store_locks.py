@@ -5,6 +5,7 @@ import fcntl
 import os
 import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,44 @@ def test_an_error_of_flock_is_passed_on_and_leaks_nothing(tmp_path: Path, monkey
         with pytest.raises(OSError, match="No locks available"):
             take(str(tmp_path / "lock"))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_passing_lock_goes_with_its_holder(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    fd = locks.try_passing(path)
+    assert fd is not None
+    assert locks.try_passing(path) is None
+    locks.end_passing(path, fd)
+    assert os.listdir(tmp_path) == []
+    again = locks.wait_passing(path)
+    assert locks.is_at(path, again)
+    locks.end_passing(path, again)
+
+
+def test_a_passing_lock_that_was_removed_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    lost = locks.try_passing(path)
+    assert lost is not None
+    os.unlink(path)
+    fd = locks.try_passing(path)
+    assert fd is not None
+    locks.end_passing(path, lost)
+    assert locks.is_at(path, fd)
+    locks.end_passing(path, fd)
+
+
+def test_who_waited_for_a_passing_lock_has_the_one_that_lies_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    fd = locks.try_passing(path)
+    assert fd is not None
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(locks.wait_passing, path) for _ in range(4)]
+        locks.end_passing(path, fd)
+        while waiting:
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            assert len(done) == 1, "only one has it"
+            (got,) = done
+            waiting.remove(got)
+            assert locks.is_at(path, got.result())
+            locks.end_passing(path, got.result())
+    assert os.listdir(tmp_path) == []

@@ -93,6 +93,9 @@ class Keeper:
         self._fds = [request_write, result_read, output_read]
 
         def keep() -> None:
+            # By their numbers: a caller without standard descriptors gets these.
+            for fd in self._fds:
+                os.close(fd)
             # It outlives what the builder has open now: whoever waits for a lock of that would wait for the keeper.
             kp.close_from(3, keep=(request_read, result_write, output_write, builder, self._log.fd))
             _Keeping(output_write, result_write, self._log).serve(request_read, builder, self._planner)

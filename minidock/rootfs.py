@@ -263,7 +263,7 @@ class Rootfs:
                 if not self.driver.has(chain) and not self._index(chain):
                     self.log.debug(f"unpack layer {chain[-1]}")
                     with self.blobs.open(chain[-1]) as file:
-                        self.driver.unpack(chain, _Verified(file, chain[-1]), staging.path)
+                        self.driver.unpack(chain, Verified(file, chain[-1]), staging.path)
 
     def _index(self, chain: Sequence[str]) -> bool:
         """Make the index of a layer's tar, if it can be mounted so."""
@@ -273,7 +273,7 @@ class Rootfs:
             if indexer is None:
                 return False
             with self.blobs.open(chain[-1]) as file:
-                reader = TarReader(_Verified(file, chain[-1]))
+                reader = TarReader(Verified(file, chain[-1]))
                 for entry in reader:
                     indexer.add(entry, reader.offset)
                 size = os.fstat(file.fileno()).st_size
@@ -316,7 +316,7 @@ def begins_archive(head: bytes) -> bool:
     return (len(head) == 512 and not any(head)) or compression.is_compressed(head) or is_archive(BytesIO(head))
 
 
-class _Verified:
+class Verified:
     """A blob that is read to its end; the end is refused when the content is not what the digest says."""
 
     __slots__ = ("_digest", "_hash", "_stream")

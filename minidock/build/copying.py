@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 import re
 from typing import TYPE_CHECKING, Any
 
-from minidock.build.accounts import owner_in
 from minidock.build.cache import Key, make_key
 from minidock.build.direct import compose
-from minidock.build.selection import Selection, content_digest, open_unchanged, select
-from minidock.build.tree import SourceTree, is_pattern, named_paths, real_path
-from minidock.build.writer import (
-    Look,
-    Writer,
-    destination_path,
-    is_directory_name,
-    make_directories,
-    open_target,
-    write_file,
+from minidock.build.putting import (
+    absolute,
+    check_count,
+    is_unpacked,
+    look_in,
+    printable,
+    put,
+    put_heredocs,
+    put_unpacked,
+    selections,
 )
-from minidock.errors import ArchiveError, MinidockError
+from minidock.build.selection import content_digest
+from minidock.errors import MinidockError
 from minidock.model.digest import digest_of
 from minidock.model.users import parse_user
-from minidock.rootfs import is_archive
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-    from typing import BinaryIO
+    from collections.abc import Collection, Iterator
 
+    from minidock.build.selection import Selection
     from minidock.build.state import StageState
     from minidock.build.work import Source, StepWork
+    from minidock.build.writer import Look
     from minidock.dockerfile.instructions import Add, Copy, Heredoc
 
 # Bytes of small files that a step holds from the reading for its key to the copy.
@@ -49,7 +47,7 @@ def add_copy(word: str, instruction: Copy | Add, stage: StageState, source: Sour
         title=instruction.location.text,
         word=word,
         instruction=instruction,
-        destination=_absolute(stage.workdir, instruction.destination),
+        destination=absolute(stage.workdir, instruction.destination),
         source=source,
         unpack=unpack,
     )
@@ -59,11 +57,6 @@ def add_copy(word: str, instruction: Copy | Add, stage: StageState, source: Sour
     names = [*instruction.sources, *(heredoc.name for heredoc in instruction.heredocs)]
     shown = " ".join([word, *flags, *names, instruction.destination])
     stage.add_line(f"{shown} # buildkit", instruction.location, step)
-
-
-def _absolute(workdir: str, destination: str) -> str:
-    path = "/" + posixpath.normpath(posixpath.join(workdir, destination)).lstrip("/")
-    return path + "/" if is_directory_name(destination) and path != "/" else path
 
 
 def octal_mode(text: str) -> int:
@@ -117,7 +110,7 @@ class CopyStep:
         self._selected: list[Selection] | None = None
         if self._owner:
             parse_user(self._owner)
-        self._check_count(len(self.sources) + len(self.heredocs))
+        check_count(word, len(self.sources) + len(self.heredocs), destination)
 
     def keys(self, work: StepWork) -> Iterator[Key]:
         """By the layers that hold the sources, where it is layers; then by the files themselves."""
@@ -135,127 +128,34 @@ class CopyStep:
             yield make_key(work.below, **common, source=list(layers), paths=list(self.sources))
         selected = self._select(work)
         hold = _HOLD // max(len(selected), 1)
-        files = [[_printable(s.name), s.is_directory, content_digest(s, hold=hold)] for s in selected]
+        files = [[printable(s.name), s.is_directory, content_digest(s, hold=hold)] for s in selected]
         yield make_key(work.below, **common, files=files)
 
     def perform(self, work: StepWork) -> Collection[str]:
-        selections = self._select(work)
-        archives = [selection for selection in selections if self._is_archive(selection)]
-        if not archives and compose(work, self.destination, self._look, selections=selections, heredocs=self.heredocs):
+        selected = self._select(work)
+        archives = [s for s in selected if is_unpacked(s, unpack=self.unpack, instead=_INSTEAD)]
+        if not archives and compose(work, self.destination, self._look, selections=selected, heredocs=self.heredocs):
             return ()
         with work.open_root() as root:
             look = self._look(root)
-            for selection in selections:
+            for selection in selected:
                 if selection in archives:
-                    self._unpack(selection, root, look, work)
+                    put_unpacked(selection, root, self.destination, look, work)
                 else:
-                    self._copy(selection, root, look)
-            for heredoc in self.heredocs:
-                self._write_heredoc(heredoc, root, look)
+                    put(selection, root, self.destination, look)
+            put_heredocs(self.heredocs, root, self.destination, look)
         return ()
 
     def _look(self, root: int) -> Look:
-        return Look(owner_in(root, self._owner) if self._owner else None, self._mode)
+        return look_in(root, owner=self._owner, mode=self._mode)
 
     def _select(self, work: StepWork) -> list[Selection]:
         if self._selected is None:
             tree = work.open_source(self.source)
-            self._selected = [found for source in self.sources for found in _selections(tree, source)]
-            self._check_count(len(self._selected) + len(self.heredocs))
+            self._selected = [found for source in self.sources for found in selections(tree, source)]
+            check_count(self.word, len(self._selected) + len(self.heredocs), self.destination)
             work.at_end(self._forget)
         return self._selected
 
     def _forget(self) -> None:
         self._selected = None
-
-    def _check_count(self, count: int) -> None:
-        if count > 1 and not is_directory_name(self.destination):
-            raise MinidockError(
-                f"{self.word} of more than one source needs a directory as destination, not {self.destination}",
-                hint=f"end it with a slash: {self.destination}/",
-            )
-
-    def _copy(self, selection: Selection, root: int, look: Look) -> None:
-        target = open_target(root, self.destination, "" if selection.is_directory else selection.name, look)
-        try:
-            Writer(selection, target, look).write()
-        finally:
-            os.close(target.fd)
-
-    def _is_archive(self, selection: Selection) -> bool:
-        """Whether a selection is an archive that this step unpacks. Raises ArchiveError for one that it can't."""
-        if self.unpack is False or selection.is_directory:
-            return False
-        with _open_file(selection) as archive:
-            if is_archive(archive):
-                return True
-        if self.unpack:
-            raise ArchiveError(f"{selection.name} is not a tar archive", hint=_INSTEAD)
-        return False
-
-    def _unpack(self, selection: Selection, root: int, look: Look, work: StepWork) -> None:
-        with _open_file(selection) as archive:
-            if look == Look():
-                directory = destination_path(root, self.destination)
-                os.close(make_directories(root, directory, look))
-                work.extract(archive, root, directory)
-            else:
-                self._copy(_extracted(archive, work), root, look)
-
-    def _write_heredoc(self, heredoc: Heredoc, root: int, look: Look) -> None:
-        target = open_target(root, self.destination, heredoc.name, look)
-        try:
-            write_file(target.fd, target.name, heredoc.body.encode("utf-8", "surrogateescape"), look)
-        finally:
-            os.close(target.fd)
-
-
-def _open_file(selection: Selection) -> BinaryIO:
-    """The one file of a selection, which has not changed since it was listed."""
-    group = selection.groups[0]
-    source = selection.open_group(group)
-    try:
-        return open(open_unchanged(group.entries[0], source), "rb")
-    finally:
-        os.close(source)
-
-
-def _printable(name: str) -> str:
-    """A file's name as JSON can hold it, whatever its bytes are; different names stay different."""
-    return os.fsencode(name).decode("latin-1")
-
-
-def _selections(tree: SourceTree, source: str) -> Sequence[Selection]:
-    """What one source selects. Raises MinidockError if it is no pattern and nothing is there."""
-    found: list[Selection] = []
-    for path in named_paths(tree, source):
-        name = os.path.basename(path)
-        try:
-            selection = select(tree, real_path(tree.fd, path), name)
-        except (FileNotFoundError, NotADirectoryError):
-            selection = None
-        if selection is not None:
-            found.append(selection)
-    if not found and not is_pattern(source):
-        raise MinidockError(f"{source!r} is not found in {tree.name}", hint=_why_missing(tree, source))
-    return found
-
-
-def _extracted(archive: BinaryIO, work: StepWork) -> Selection:
-    """An archive unpacked aside, to be copied from there with another owner or mode."""
-    scratch = work.scratch()
-    work.extract(archive, scratch, "")
-    selection = select(SourceTree(scratch, name="the archive", keep_owner=True), "", "")
-    assert selection is not None
-    content_digest(selection)
-    return selection
-
-
-def _why_missing(tree: SourceTree, source: str) -> str:
-    if tree.rules is None:
-        return ""
-    try:
-        real_path(tree.fd, source)
-    except OSError:
-        return "a source is relative to the build context, and links do not lead out of it"
-    return "it is there, but .dockerignore leaves it out"

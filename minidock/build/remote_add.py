@@ -7,41 +7,43 @@ without asking where ``--checksum`` says it; a repository that has not moved is 
 from __future__ import annotations
 
 import os
-import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
-from minidock.build.accounts import owner_in
 from minidock.build.cache import Key, make_key
 from minidock.build.copying import octal_mode
 from minidock.build.direct import compose
-from minidock.build.selection import Selection, content_digest, open_unchanged, select
+from minidock.build.putting import (
+    absolute,
+    check_count,
+    is_unpacked,
+    look_in,
+    printable,
+    put,
+    put_heredocs,
+    put_unpacked,
+    selections,
+    whole,
+)
+from minidock.build.selection import Selection, content_digest
 from minidock.build.sources.fetcher import UNNAMED
 from minidock.build.sources.remote import GitSource, HttpSource, check_commit, redacted
-from minidock.build.tree import DIRECTORY_FLAGS, SourceTree, is_pattern, named_paths, real_path
+from minidock.build.tree import DIRECTORY_FLAGS, SourceTree
 from minidock.build.work import Source
-from minidock.build.writer import (
-    Look,
-    Writer,
-    destination_path,
-    is_directory_name,
-    make_directories,
-    open_target,
-    write_file,
-)
-from minidock.errors import ArchiveError, MinidockError
+from minidock.build.writer import Look, is_directory_name
+from minidock.errors import MinidockError
 from minidock.model.digest import digest_of, is_digest
 from minidock.model.users import parse_user
-from minidock.rootfs import is_archive
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
-    from typing import Any, BinaryIO
+    from typing import Any
 
     from minidock.build.work import StepWork
     from minidock.dockerfile.instructions import Add, Heredoc
 
 # Bytes of small files that are held from their reading to the copy.
 _HOLD = 32 << 20
+_INSTEAD = "add it without --unpack"
 Operand = str | GitSource | HttpSource
 
 
@@ -70,7 +72,7 @@ class RemoteAdd:
     def __init__(self, instruction: Add, operands: Sequence[Operand], workdir: str) -> None:
         """``operands`` are the sources, read. Raises MinidockError for flags that make no sense."""
         self.title = redacted(instruction.location.text)
-        self.destination = _absolute(workdir, instruction.destination)
+        self.destination = absolute(workdir, instruction.destination)
         self.heredocs: tuple[Heredoc, ...] = instruction.heredocs
         self._operands = tuple(operands)
         self._owner = instruction.chown
@@ -80,7 +82,7 @@ class RemoteAdd:
         self._checksum = _checksum(instruction.checksum, self._operands, len(self.heredocs))
         if self._owner:
             parse_user(self._owner)
-        self._check_count(len(self._operands) + len(self.heredocs))
+        check_count("ADD", len(self._operands) + len(self.heredocs), self.destination)
         for operand in self._operands:
             if isinstance(operand, HttpSource) and not operand.name and is_directory_name(self.destination):
                 raise MinidockError(
@@ -102,22 +104,20 @@ class RemoteAdd:
 
     def perform(self, work: StepWork) -> Collection[str]:
         parts = [part for operand in self._operands for part in self._parts(operand, work)]
-        self._check_count(len(parts) + len(self.heredocs))
-        selections = [part.selection for part in parts]
+        check_count("ADD", len(parts) + len(self.heredocs), self.destination)
+        selected = [part.selection for part in parts]
         if not any(part.unpack for part in parts) and compose(
-            work, self.destination, self._look, selections=selections, heredocs=self.heredocs
+            work, self.destination, self._look, selections=selected, heredocs=self.heredocs
         ):
             return ()
         with work.open_root() as root:
             look = self._look(root)
             for part in parts:
-                self._put(part, root, look, work)
-            for heredoc in self.heredocs:
-                target = open_target(root, self.destination, heredoc.name, look)
-                try:
-                    write_file(target.fd, target.name, heredoc.body.encode("utf-8", "surrogateescape"), look)
-                finally:
-                    os.close(target.fd)
+                if part.unpack:
+                    put_unpacked(part.selection, root, self.destination, look, work)
+                else:
+                    put(part.selection, root, self.destination, look)
+            put_heredocs(self.heredocs, root, self.destination, look)
         return ()
 
     def _identity(self, operand: Operand, work: StepWork) -> list[Any]:
@@ -129,15 +129,15 @@ class RemoteAdd:
         if isinstance(operand, HttpSource):
             known = self._checksum or work.fetcher.file(operand, tell).digest
             return ["http", operand.name, known]
-        found = _local(work, operand)
-        return ["files", *([os.fsencode(s.name).decode("latin-1"), s.is_directory, content_digest(s)] for s in found)]
+        found = selections(work.open_source(Source()), operand)
+        return ["files", *([printable(s.name), s.is_directory, content_digest(s)] for s in found)]
 
     def _parts(self, operand: Operand, work: StepWork) -> Iterator[_Part]:
         tell = work.progress.output
         if isinstance(operand, GitSource):
             fd = work.fetcher.tree(operand, tell, keep=self._keeps(operand))
             work.at_end(lambda: os.close(fd))
-            yield _Part(_only(SourceTree(fd, name=operand.shown, keep_owner=False), "", ""), False)
+            yield _Part(whole(SourceTree(fd, name=operand.shown, keep_owner=False), hold=_HOLD), False)
         elif isinstance(operand, HttpSource):
             fetched = work.fetcher.file(operand, tell)
             if self._checksum and fetched.digest != self._checksum:
@@ -148,49 +148,18 @@ class RemoteAdd:
             fd = os.open(os.path.dirname(fetched.path), DIRECTORY_FLAGS)
             work.at_end(lambda: os.close(fd))
             name = operand.name or UNNAMED
-            selection = _only(SourceTree(fd, name=operand.shown, keep_owner=False), name, name)
-            yield _Part(selection, bool(self._unpack) and _holds_archive(selection, needed=True))
+            selection = whole(SourceTree(fd, name=operand.shown, keep_owner=False), name, name, hold=_HOLD)
+            yield _Part(selection, is_unpacked(selection, unpack=bool(self._unpack), instead=_INSTEAD))
         else:
-            for selection in _local(work, operand):
+            for selection in selections(work.open_source(Source()), operand):
                 content_digest(selection)
-                wanted = self._unpack is not False and not selection.is_directory
-                yield _Part(selection, wanted and _holds_archive(selection, needed=bool(self._unpack)))
-
-    def _put(self, part: _Part, root: int, look: Look, work: StepWork) -> None:
-        selection = part.selection
-        if part.unpack:
-            with _open_file(selection) as archive:
-                if look == Look():
-                    directory = destination_path(root, self.destination)
-                    os.close(make_directories(root, directory, look))
-                    work.extract(archive, root, directory)
-                    return
-                scratch = work.scratch()
-                work.extract(archive, scratch, "")
-                selection = _only(SourceTree(scratch, name="the archive", keep_owner=True), "", "")
-        target = open_target(root, self.destination, "" if selection.is_directory else selection.name, look)
-        try:
-            Writer(selection, target, look).write()
-        finally:
-            os.close(target.fd)
+                yield _Part(selection, is_unpacked(selection, unpack=self._unpack, instead=_INSTEAD))
 
     def _keeps(self, source: GitSource) -> bool:
         return self._keep_git_dir or bool(source.keep_git_dir)
 
     def _look(self, root: int) -> Look:
-        return Look(owner_in(root, self._owner) if self._owner else None, self._mode)
-
-    def _check_count(self, count: int) -> None:
-        if count > 1 and not is_directory_name(self.destination):
-            raise MinidockError(
-                f"ADD of more than one source needs a directory as destination, not {self.destination}",
-                hint=f"end it with a slash: {self.destination}/",
-            )
-
-
-def _absolute(workdir: str, destination: str) -> str:
-    path = "/" + posixpath.normpath(posixpath.join(workdir, destination)).lstrip("/")
-    return f"{path}/" if is_directory_name(destination) and path != "/" else path
+        return look_in(root, owner=self._owner, mode=self._mode)
 
 
 def _checksum(text: str, operands: Sequence[Operand], others: int) -> str:
@@ -216,43 +185,3 @@ def with_checksum(operand: Operand, checksum: str) -> Operand:
     if operand.commit and not operand.commit.startswith(commit) and not commit.startswith(operand.commit):
         raise MinidockError(f"--checksum={commit} is another commit than {operand.commit} of the URL")
     return operand._replace(commit=max(commit, operand.commit, key=len))
-
-
-def _local(work: StepWork, source: str) -> list[Selection]:
-    """What a source of the build context selects. Raises MinidockError if it is no pattern and nothing is there."""
-    tree = work.open_source(Source())
-    found = []
-    for path in named_paths(tree, source):
-        try:
-            selection = select(tree, real_path(tree.fd, path), os.path.basename(path))
-        except (FileNotFoundError, NotADirectoryError):
-            selection = None
-        if selection is not None:
-            found.append(selection)
-    if not found and not is_pattern(source):
-        raise MinidockError(f"{source!r} is not found in {tree.name}, or its ignore rules leave it out")
-    return found
-
-
-def _only(tree: SourceTree, path: str, name: str) -> Selection:
-    selection = select(tree, path, name)
-    assert selection is not None, "it was made just now"
-    content_digest(selection, hold=_HOLD)
-    return selection
-
-
-def _holds_archive(selection: Selection, *, needed: bool) -> bool:
-    with _open_file(selection) as file:
-        found = is_archive(file)
-    if needed and not found:
-        raise ArchiveError(f"{selection.name} is not a tar archive", hint="add it without --unpack")
-    return found
-
-
-def _open_file(selection: Selection) -> BinaryIO:
-    group = selection.groups[0]
-    source = selection.open_group(group)
-    try:
-        return open(open_unchanged(group.entries[0], source), "rb")
-    finally:
-        os.close(source)

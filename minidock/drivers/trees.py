@@ -191,15 +191,20 @@ def merge(layer_fd: int, tree_fd: int) -> None:
         for name, status in _listed(source):
             there = status_of(name, target)
             if stat.S_ISDIR(status.st_mode):
-                if there is not None and not stat.S_ISDIR(there.st_mode):
-                    os.unlink(name, dir_fd=target)
-                    there = None
-                if there is None:
-                    os.mkdir(name, 0o700, dir_fd=target)
+                _have_directory(name, target, there)
                 continue
             if there is not None and stat.S_ISDIR(there.st_mode):
                 remove(name, target)
             os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def _have_directory(name: str, parent: int, there: os.stat_result | None) -> None:
+    """Have a directory of that name, in whose place is what ``there`` says."""
+    if there is not None and not stat.S_ISDIR(there.st_mode):
+        os.unlink(name, dir_fd=parent)
+        there = None
+    if there is None:
+        os.mkdir(name, 0o700, dir_fd=parent)
 
 
 def mirror(source_fd: int, target_fd: int) -> None:
@@ -213,11 +218,7 @@ def mirror(source_fd: int, target_fd: int) -> None:
         for name, status in wanted.items():
             there = status_of(name, target)
             if stat.S_ISDIR(status.st_mode):
-                if there is not None and not stat.S_ISDIR(there.st_mode):
-                    os.unlink(name, dir_fd=target)
-                    there = None
-                if there is None:
-                    os.mkdir(name, 0o700, dir_fd=target)
+                _have_directory(name, target, there)
                 continue
             linked = status.st_nlink > 1
             if there is not None:

@@ -61,9 +61,7 @@ class MountRoot(NamedTuple):
 
     def describe(self) -> str:
         if isinstance(self.root, OverlayMount):
-            upper = f" upperdir={self.root.upper} workdir={self.root.work}" if self.root.upper else ""
-            lowers = ":".join(lower if isinstance(lower, str) else lower.tar for lower in self.root.lowers)
-            return f"mount overlay on {self.path} lowerdir={lowers}{upper}"
+            return describe_overlay(self.root, self.path)
         return f"mount bind {self.root.path} on {self.path}{' ro' if self.root.read_only else ''}"
 
     def execute(self, context: ChildContext) -> None:
@@ -78,6 +76,13 @@ class MountRoot(NamedTuple):
             if self.root.read_only:
                 set_attributes(tree, km.MOUNT_ATTR_RDONLY)
         context.root = tree
+
+
+def describe_overlay(root: OverlayMount, path: str) -> str:
+    """The overlay in words; of a layer that is mounted from its tarball, the tarball."""
+    upper = f" upperdir={root.upper} workdir={root.work}" if root.upper else ""
+    lowers = ":".join(lower if isinstance(lower, str) else lower.tar for lower in root.lowers)
+    return f"mount overlay on {path} lowerdir={lowers}{upper}"
 
 
 def mount_overlay(root: OverlayMount, opened: Sequence[str | int]) -> int:

@@ -20,7 +20,7 @@ from minidock.kernel.resolve import open_in_root
 from minidock.model.spec import SECRET, SUBPATH, TREE
 from minidock.model.steps import LayerMount, OverlayMount, RootMount, Step, decode_root
 from minidock.runtime.attributes import set_attributes
-from minidock.runtime.mount_steps import mount_overlay
+from minidock.runtime.mount_steps import describe_overlay, mount_overlay
 
 if TYPE_CHECKING:
     from minidock.runtime.context import ChildContext, ParentContext
@@ -79,9 +79,7 @@ class MountPart(NamedTuple):
     def describe(self) -> str:
         part = f"bind /{self.subpath} of it on {self.target} {self.text}"
         if isinstance(self.root, OverlayMount):
-            upper = f" upperdir={self.root.upper} workdir={self.root.work}" if self.root.upper else ""
-            lowers = ":".join(lower if isinstance(lower, str) else lower.tar for lower in self.root.lowers)
-            return f"mount overlay on {self.place} lowerdir={lowers}{upper}; {part}"
+            return f"{describe_overlay(self.root, self.place)}; {part}"
         return f"open {self.root.path}; {part}"
 
     def execute(self, context: ChildContext) -> None:
@@ -90,17 +88,7 @@ class MountPart(NamedTuple):
             point = self._find(tree)
         finally:
             os.close(tree)
-        try:
-            part = km.open_tree(point)
-        finally:
-            os.close(point)
-        try:
-            context.attach(part, self.target, directory=stat.S_ISDIR(os.fstat(part).st_mode))
-            set_attributes(part, propagation=km.MS_PRIVATE)
-            if self.options.attrs:
-                set_attributes(part, self.options.attrs)
-        finally:
-            os.close(part)
+        _attach(context, point, self.target, self.options.attrs)
 
     def _open_tree(self, context: ChildContext) -> int:
         if not isinstance(self.root, OverlayMount):
@@ -152,15 +140,7 @@ class MountSecret:
             point = os.open(_NAME, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree)
         finally:
             os.close(tree)
-        try:
-            part = km.open_tree(point)
-        finally:
-            os.close(point)
-        try:
-            context.attach(part, self.target, directory=False)
-            set_attributes(part, _SECRET_ATTRS, propagation=km.MS_PRIVATE)
-        finally:
-            os.close(part)
+        _attach(context, point, self.target, _SECRET_ATTRS)
 
     def _write(self, tree: int) -> None:
         fd = os.open(_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=tree)
@@ -172,3 +152,16 @@ class MountSecret:
             os.fchmod(fd, self._secret["mode"])
         finally:
             os.close(fd)
+
+
+def _attach(context: ChildContext, point: int, target: str, attrs: int) -> None:
+    """Attach a clone of what ``point`` is, which is closed, at ``target``."""
+    try:
+        part = km.open_tree(point)
+    finally:
+        os.close(point)
+    try:
+        context.attach(part, target, directory=stat.S_ISDIR(os.fstat(part).st_mode))
+        set_attributes(part, attrs, propagation=km.MS_PRIVATE)
+    finally:
+        os.close(part)

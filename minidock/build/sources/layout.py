@@ -6,7 +6,6 @@ it; a layer must unpack to what the configuration says.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,12 +22,11 @@ from minidock.model.oci import (
     decode_manifest,
     decode_object,
 )
+from minidock.rootfs import Verified
 from minidock.store.files import read_file
 from minidock.store.images import Image
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from minidock.rootfs import Rootfs
     from minidock.store.staging import Staging
 
@@ -151,33 +149,12 @@ def _layer(place: Place, layer: Descriptor, diff_id: str, *, rootfs: Rootfs, sta
     path = _blob_path(place, layer)
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, _READ)) as file:
-            stream = _Hashed(file)
+            stream = Verified(file, layer.digest)
             found = rootfs.import_layer(stream, staging)
             while stream.read(1 << 20):
                 continue
     except OSError as error:
         raise MinidockError(f"cannot read the layer {path}: {error.strerror}") from None
-    if stream.digest != layer.digest:
-        raise CorruptObjectError(f"{path} is damaged: its content has another digest")
     if found.digest != diff_id:
         raise CorruptObjectError(f"the layer {layer.digest} in {place.path} is not the one that its image says")
     return found
-
-
-class _Hashed:
-    """A stream that is hashed as it is read."""
-
-    __slots__ = ("_hash", "_stream")
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._hash.update(data)
-        return data

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from minidock.drivers import xattrs
-from minidock.drivers.compare import same_entry
 from minidock.kernel.files import copy_range
 from minidock.kernel.resolve import open_beneath
 
@@ -209,6 +208,8 @@ def _have_directory(name: str, parent: int, there: os.stat_result | None) -> Non
 
 def mirror(source_fd: int, target_fd: int) -> None:
     """Make a tree what another one is, changing what differs: of an overlay, little is copied up. Raises OSError."""
+    from minidock.drivers.compare import same_entry
+
     links: dict[tuple[int, int], tuple[str, str]] = {}
     for path, source, target in _both(source_fd, target_fd):
         wanted = dict(_listed(source))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from minidock.dockerfile.excerpt import excerpt
 from minidock.errors import BuildError, DockerfileError, MinidockError
+from minidock.store.files import hint_for
 
 if TYPE_CHECKING:
     from minidock.dockerfile.excerpt import Source
@@ -38,8 +40,13 @@ def build_error(source: Source, location: Location, error: MinidockError | OSErr
         line=location.line,
         end_line=location.end_line,
         excerpt=_excerpt(source, location),
-        hint=error.hint if isinstance(error, MinidockError) else "",
+        hint=error.hint if isinstance(error, MinidockError) else _kernels_advice(error),
     )
+
+
+def _kernels_advice(error: OSError) -> str:
+    # Of other errors it cannot be told whether they are the store's, or about the files that are copied.
+    return hint_for(error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 def _excerpt(source: Source, location: Location) -> str:
@@ -66,4 +73,4 @@ def message_of(error: MinidockError | OSError) -> str:
     if isinstance(error, MinidockError):
         return error.message
     reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {reason}" if error.filename else reason.lower()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import pytest
 
-from minidock.build.failures import advice
+from minidock.build.failures import advice, build_error
+from minidock.dockerfile.excerpt import Source
+from minidock.dockerfile.instructions import Location
 from minidock.errors import BuildError
 
 
@@ -32,3 +36,11 @@ def test_a_failed_command_has_its_place_its_status_and_advice(shop: Any) -> None
     assert caught.value.line == 4
     assert ">>> RUN fail" in caught.value.excerpt
     assert caught.value.hint == advice(3)
+
+
+def test_a_full_disk_is_told_with_what_to_do() -> None:
+    source = Source("Dockerfile", "FROM scratch\nCOPY a /\n")
+    error = build_error(source, Location(2, 2, "COPY a /"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert error.message == "no space left on device"
+    assert error.hint.startswith("free some space: ")
+    assert ">>> COPY a /" in error.excerpt

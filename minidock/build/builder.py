@@ -19,6 +19,7 @@ from minidock.build.result import image_config
 from minidock.build.schedule import Schedule
 from minidock.build.tools import Tools
 from minidock.dockerfile.parser import Dockerfile, parse
+from minidock.errors import MinidockError
 from minidock.store.blobs import Blobs
 from minidock.store.images import tag_name
 from minidock.store.staging import Staging
@@ -148,13 +149,22 @@ def _tools_apart(
 
 def _load(request: BuildRequest, context: Context, progress: Progress) -> Dockerfile:
     found = read_dockerfile(request, context)
-    step = progress.step(f"[internal] load build definition from {found.filename}")
-    dockerfile = parse(found.text, filename=found.filename)
-    step.done()
-    step = progress.step("[internal] load .dockerignore")
-    context.rules = read_rules(context, found, ignorefile=request.ignorefile)
-    step.done()
+    with _told(progress, f"[internal] load build definition from {found.filename}"):
+        dockerfile = parse(found.text, filename=found.filename)
+    with _told(progress, "[internal] load .dockerignore"):
+        context.rules = read_rules(context, found, ignorefile=request.ignorefile)
     return dockerfile
+
+
+@contextmanager
+def _told(progress: Progress, title: str) -> Iterator[None]:
+    step = progress.step(title)
+    try:
+        yield
+    except MinidockError as error:
+        step.error(error.message)
+        raise
+    step.done()
 
 
 def _label(dockerfile: Dockerfile, index: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minidock.errors import UsageError
+from minidock.errors import DockerfileError, MinidockError, UsageError
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="a build makes files root's; without root that is refused")
 
@@ -55,3 +55,15 @@ def test_the_ignore_file_beside_the_dockerfile_counts_before_the_contexts(shop: 
     (shop.context / "a").write_text("A")
     (shop.context / "b").write_text("B")
     assert shop.files(shop.build(None, dockerfile=str(shop.context / "My"))) == {"b": "B"}
+
+
+def test_what_cannot_be_read_ends_its_step_in_the_progress(shop: Any) -> None:
+    with pytest.raises(DockerfileError, match="unknown instruction"):
+        shop.build("FROM scratch\nTELEPORT x\n")
+    (last,) = shop.spy.lines
+    assert last.startswith("error [internal] load build definition from Dockerfile: ")
+    assert "unknown instruction" in last
+    (shop.context / ".dockerignore").write_text("[\n")
+    with pytest.raises(MinidockError):
+        shop.build("FROM scratch\n")
+    assert shop.spy.lines[-1].startswith("error [internal] load .dockerignore: ")

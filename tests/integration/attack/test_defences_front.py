@@ -11,14 +11,14 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minidock.build import context as build_context
-from minidock.build import copying, selection
+from minidock.build import putting, selection
 from minidock.build import tree as build_tree
 from minidock.dockerfile import ignore
 from minidock.drivers import unpack
@@ -82,21 +82,26 @@ def test_row_15_a_helper_that_is_called_in_the_root_is_the_images(
 # Row 48
 
 
+def replace(name: str, function: Callable[..., Any], modules: Iterable[Any]) -> None:
+    """Give each module, which has to use it, another function under the name."""
+    for module in modules:
+        assert hasattr(module, name), f"{module.__name__} does not use {name}"
+        setattr(module, name, function)
+
+
 def unresolved() -> None:
     """Links are not looked for before a path of a context is opened."""
-    for module in (build_tree, copying, build_context):
-        module.real_path = lambda _, path, **__: path  # type: ignore[attr-defined]
+    replace("real_path", lambda _, path, **__: path, (build_tree, putting, build_context))
 
 
 def followed() -> None:
     """And then they lead where they say."""
-    unresolved()
 
     def open_real(root: int, path: str, flags: int = os.O_PATH | os.O_NOFOLLOW) -> int:
         return naive_open(root, path or ".", flags)
 
-    for module in (build_tree, selection, build_context):
-        module.open_real = open_real  # type: ignore[attr-defined]
+    unresolved()
+    replace("open_real", open_real, (build_tree, selection, build_context))
 
 
 @pytest.mark.parametrize("source", ["folder/deep/treasure", "folder/deep/tr*"])

@@ -260,7 +260,7 @@ def test_row_21_without_the_grammar_half_a_user_is_one(minidock: Any) -> None:
     assert engine_apart(minidock.root, use, patch) == "1\n"
 
 
-def probed(minidock: Any, patch: Callable[[], object], seconds: float) -> list[list[str]]:
+def probed(minidock: Any, patch: Callable[[], object], seconds: float = 4) -> list[list[str]]:
     """What a container's probe finds of the processes that an engine has join it meanwhile."""
     minidock("run", "-d", "--name", "it", "--network", "none", "evil", "/nsprobe", str(seconds))
 
@@ -281,7 +281,7 @@ def probed(minidock: Any, patch: Callable[[], object], seconds: float) -> list[l
 
 
 def test_row_22_a_joining_process_that_is_dumpable_is_read(
-    minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path], seconds: float
+    minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path]
 ) -> None:
     make_image("evil", lambda tree: install(tree, build_static("nsprobe")))
 
@@ -291,8 +291,8 @@ def test_row_22_a_joining_process_that_is_dumpable_is_read(
     def pythons(lines: list[list[str]]) -> list[list[str]]:
         return [line for line in lines if line[0] in ("exe", "mem", "traced") and "python" in line[-1]]
 
-    assert pythons(probed(minidock, lambda: None, seconds / 2)) == []
-    assert pythons(probed(minidock, patch, seconds / 2)) != []
+    assert pythons(probed(minidock, lambda: None)) == []
+    assert pythons(probed(minidock, patch)) != []
 
 
 def readable_trampoline() -> None:
@@ -300,7 +300,7 @@ def readable_trampoline() -> None:
 
 
 def test_row_22_a_trampoline_that_may_be_read_is_reached(
-    minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path], seconds: float
+    minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path]
 ) -> None:
     """Two halves of one wall: the program's mode, and that its process puts aside the capability to read everything."""
     make_image("evil", lambda tree: install(tree, build_static("nsprobe")))
@@ -309,7 +309,7 @@ def test_row_22_a_trampoline_that_may_be_read_is_reached(
         process_steps._be_unreadable = lambda _: None
 
     def reached(patch: Callable[[], object]) -> list[list[str]]:
-        lines = probed(minidock, patch, seconds / 3)
+        lines = probed(minidock, patch)
         return [line for line in lines if line[0] == "link" or "/memfd:minidock-exec" in line[-1]]
 
     assert reached(lambda: None) == []
@@ -318,7 +318,7 @@ def test_row_22_a_trampoline_that_may_be_read_is_reached(
 
 
 def test_row_22_without_a_bound_a_report_is_read_without_end(
-    minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path], seconds: float
+    minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path]
 ) -> None:
     """The bound stands behind the trampoline's being out of reach."""
     make_image("evil", lambda tree: install(tree, build_static("nsprobe")))
@@ -331,7 +331,7 @@ def test_row_22_without_a_bound_a_report_is_read_without_end(
         readable_trampoline()
 
     def most(patch: Callable[[], object]) -> int:
-        lines = probed(minidock, patch, seconds / 3)
+        lines = probed(minidock, patch)
         return max((int(line[2]) for line in lines if line[0] == "report"), default=0)
 
     assert most(unbounded) == 0

@@ -85,6 +85,7 @@ def test_row_01_the_images_loader_would_have_been_seen(
     assert minidock.out("run", "--rm", "--network", "none", "evil", "/python") == "LOADED /python"
 
 
+@pytest.mark.race
 def test_row_01_programs_of_joining_processes_cannot_be_written(
     minidock: Any,
     make_image: Callable[..., None],

@@ -65,6 +65,7 @@ def test_row_04_nor_does_one_in_a_volume_at_dev(minidock: Any) -> None:
     assert done.stdout == "looked\n"
 
 
+@pytest.mark.race
 def test_row_04_nor_when_it_is_swapped_at_each_start(
     minidock: Any, build_static: Callable[..., Path], seconds: float
 ) -> None:
@@ -125,6 +126,7 @@ def test_row_05_a_terminal_of_another_container_is_refused(minidock: Any) -> Non
         assert status == 125, (make, text)
 
 
+@pytest.mark.race
 def test_row_05_the_place_of_terminals_swapped_during_starts(
     minidock: Any, build_static: Callable[..., Path], seconds: float
 ) -> None:
@@ -146,6 +148,7 @@ def test_row_05_the_place_of_terminals_swapped_during_starts(
 # Row 6
 
 
+@pytest.mark.race
 def test_row_06_what_the_engine_writes_to_proc_goes_to_the_containers_own(
     minidock: Any, build_static: Callable[..., Path], seconds: float
 ) -> None:
@@ -205,6 +208,7 @@ def test_row_07_nor_a_link_of_the_image(minidock: Any, make_image: Callable[...,
 # Row 8
 
 
+@pytest.mark.race
 def test_row_08_a_mount_target_swapped_during_starts(
     minidock: Any, build_static: Callable[..., Path], sentinel: Any, seconds: float
 ) -> None:

@@ -182,6 +182,7 @@ def test_row_21_nor_in_a_dockerfile(minidock: Any, context: Any) -> None:
 # Row 22
 
 
+@pytest.mark.race
 def test_row_22_a_joining_process_cannot_be_reached(
     minidock: Any, make_image: Callable[..., None], build_static: Callable[..., Path], seconds: float
 ) -> None:

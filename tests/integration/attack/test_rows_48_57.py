@@ -82,6 +82,7 @@ def test_row_48_the_files_of_a_build_are_no_links_out(
     assert file in done.stderr
 
 
+@pytest.mark.race
 def test_row_48_a_parent_that_becomes_a_link(
     minidock: Any, context: Callable[..., Path], sentinel: Any, build_static: Callable[..., Path], seconds: float
 ) -> None:
@@ -106,6 +107,7 @@ def test_row_48_a_parent_that_becomes_a_link(
         assert sentinel.secret.strip() not in shown
 
 
+@pytest.mark.race
 def test_row_48_the_way_to_a_file_is_not_followed_twice(
     tmp_path: Path, sentinel: Any, build_static: Callable[..., Path], seconds: float
 ) -> None:

@@ -41,6 +41,7 @@ def swapped(
     build.communicate(timeout=30)
 
 
+@pytest.mark.race
 @pytest.mark.usefixtures("swapped")
 def test_row_50_a_subpath_that_becomes_a_link(
     minidock: Any, context: Callable[..., Path], seconds: float, sentinel: Any

@@ -83,6 +83,10 @@ class NetworkError(MinidockError):
     """A bridge, lease, link or firewall rule could not be made."""
 
 
+class RegistryError(MinidockError):
+    """A registry refuses, does not answer, or answers what it must not."""
+
+
 class DockerfileError(MinidockError):
     """A Dockerfile that cannot be parsed or executed.
 
@@ -101,7 +105,48 @@ class DockerfileError(MinidockError):
 
 
 class BuildError(DockerfileError):
-    """A build step failed; the location is the step's."""
+    """A build step failed; the location is the step's.
+
+    ``status`` is the exit status of its command, 0 where no command ended with one; ``output`` the last of what that
+    wrote, as text; ``kept`` the name under which what was there at the failure can be run (``FAILED:3f2a…``), or empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        filename: str = "",
+        line: int = 0,
+        end_line: int = 0,
+        excerpt: str = "",
+        hint: str = "",
+        status: int = 0,
+        output: str = "",
+        kept: str = "",
+    ) -> None:
+        super().__init__(message, filename=filename, line=line, end_line=end_line, excerpt=excerpt, hint=hint)
+        self.status = status
+        self.output = output
+        self.kept = kept
+
+
+class NotReproducibleError(MinidockError):
+    """A build that came out differently when it was done once more."""
+
+    exit_status = 11
+
+
+class CommandFailedError(MinidockError):
+    """The command of a build step ended with ``status``, which is not 0; ``output`` is the last of what it wrote,
+    ``stubs`` are the mount points that were made in its root."""
+
+    def __init__(
+        self, message: str, *, status: int, output: str = "", stubs: tuple[str, ...] = (), hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.output = output
+        self.stubs = stubs
 
 
 class ContainerStartError(MinidockError):

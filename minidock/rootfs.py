@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from minidock.drivers.tar_format import Reader
     from minidock.drivers.verify import Flaw
     from minidock.log import Log
+    from minidock.model.dating import Dating
     from minidock.store.blobs import Blobs
     from minidock.store.layout import DataRoot
 
@@ -113,19 +114,20 @@ class Rootfs:
         *,
         stubs: Collection[str] = (),
         omit: bool = True,
+        dating: Dating | None = None,
         store: Callable[[str, str], None] | None = None,
     ) -> Descriptor | None:
         """The writable layer as a layer above ``diff_ids``: None when it differs in nothing.
 
         The tar is stored as a blob, by ``store`` (a file in ``staging`` and its digest) if given, ``Blobs.adopt`` else,
         and becomes the driver's layer; a layer that is here already is not stored again. ``staging`` leans on it until
-        the caller has named it in an image. ``stubs`` and ``omit`` are as in ``Driver.pack``. The writable layer is
-        used up. Raises ArchiveError for what a layer cannot hold.
+        the caller has named it in an image. ``stubs``, ``omit`` and ``dating`` are as in ``Driver.pack``. The writable
+        layer is used up. Raises ArchiveError for what a layer cannot hold.
         """
         path = f"{staging.path}/layer-{os.urandom(8).hex()}.tar"
         with _explained("store the layer"):
             with open(path, "xb", buffering=0) as out:
-                packed = self.driver.pack(diff_ids, writable_dir, out, stubs=stubs, omit=omit)
+                packed = self.driver.pack(diff_ids, writable_dir, out, stubs=stubs, omit=omit, dating=dating)
             if packed.empty:
                 os.unlink(path)
                 return None
@@ -190,10 +192,11 @@ class Rootfs:
             self.log.debug(f"unpack layer {packed.diff_id}: no index can hold it: {packed.problem}")
         return chain
 
-    def import_layer(self, tar: Reader, staging: Staging) -> Descriptor:
+    def import_layer(self, tar: Reader, staging: Staging, *, diff_id: str = "") -> Descriptor:
         """Store a tar stream, plain or compressed with gzip, bzip2, xz or zstandard, as a layer's plain tar.
 
-        Raises ArchiveError when it is malformed, truncated or would reach outside of its root.
+        Raises ArchiveError when it is malformed, truncated or would reach outside of its root, CorruptObjectError when
+        it is not ``diff_id``, if that is given.
         """
         from minidock.drivers import compression
         from minidock.drivers.tar_reader import TarReader
@@ -208,6 +211,8 @@ class Rootfs:
                         indexer.add(entry, reader.offset)
             if not reader.ended:
                 raise ArchiveError("the tar stream is truncated: it has no end-of-archive mark")
+            if diff_id and tee.digest != diff_id:
+                raise CorruptObjectError(f"a layer unpacks to {tee.digest}, and the configuration says {diff_id}")
             staging.lean_on([tee.digest])
             index = None if indexer is None else indexer.finish(diff_id=tee.digest, tar_size=tee.size)
             if index is not None:
@@ -215,12 +220,15 @@ class Rootfs:
             self.blobs.adopt(path, tee.digest)
         return Descriptor(LAYER_TAR, tee.digest, tee.size)
 
-    def extract(self, archive: Reader, root_fd: int, directory: str, *, whole: bool = False) -> None:
+    def extract(
+        self, archive: Reader, root_fd: int, directory: str, *, whole: bool = False, mtime: int | None = None
+    ) -> None:
         """Unpack an archive, plain or compressed, into ``directory`` (relative to the root, "" for the root itself) of
         a root file system that ``open_root`` gave: owners, times, links and attributes as the archive has them.
 
-        ``whole`` is for a tree of its own: directories that the archive lacks are as old as time, not made just now,
-        and its end mark must be there. No path, link or hard link leads outside of the root. Raises ArchiveError.
+        Directories that the archive lacks get ``mtime``, or the time at which they are made. ``whole`` is for a tree of
+        its own: they are as old as time, and the end mark must be there. No path, link or hard link leads outside of
+        the root. Raises ArchiveError.
         """
         from minidock.drivers import compression
         from minidock.drivers.tar_reader import TarReader
@@ -228,7 +236,7 @@ class Rootfs:
 
         with _explained("unpack the archive"):
             reader = TarReader(compression.Plain(archive))
-            extract(reader, root_fd, directory.strip("/"), mtime=0 if whole else None)
+            extract(reader, root_fd, directory.strip("/"), mtime=0 if whole else mtime)
             if whole and not reader.ended:
                 raise ArchiveError("the tar stream is truncated: it has no end-of-archive mark")
 

@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: the real command on a data root of its own, and base images made once.
 
-Everything under tests/integration and tests/conformance needs root and the real kernel; tests/unit does not.
+Everything under tests/integration, tests/conformance and tests/differential needs root and the real kernel; tests/unit
+does not.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from minidock.store.layout import DataRoot
 
 HERE = Path(__file__).resolve().parent
 COMMAND = Path(sys.executable).with_name("minidock")
-NEEDS_ROOT = ("integration", "conformance")
+NEEDS_ROOT = ("integration", "conformance", "differential")
 CACHE = Path("/var/cache/minidock-tests")
 
 
@@ -37,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--vm", action="store_true", help="also run the tests in a virtual machine")
     parser.addoption("--long-races", action="store_true", help="run each race of the attack tests for five minutes")
     parser.addoption("--record-snapshot", action="store_true", help="write down the snapshot of docker's sandbox")
+    parser.addoption("--with-docker", action="store_true", help="build the differential cases with docker, too")
+    parser.addoption("--record-docker", action="store_true", help="write down what docker gives for them")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,10 +58,9 @@ class Minidock:
 
     def __init__(self, root: Path, *, layers: str = "auto") -> None:
         self.root = root
-        config = Path("/dev/null")
-        if layers != "auto":
-            config = root.with_name(f"{root.name}.toml")
-            config.write_text(f'layers = "{layers}"\n')
+        config = root.with_name(f"{root.name}.toml")
+        # Nothing listens there: no test asks the world for an image.
+        config.write_text(f'layers = "{layers}"\ndefault_registry = "127.0.0.1:1"\n')
         self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "MINIDOCK_CONFIG": str(config)}
 
     def __call__(

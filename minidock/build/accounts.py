@@ -24,13 +24,21 @@ def owner_in(root_fd: int, owner: str) -> tuple[int, int]:
 
     Raises UsageError for bad grammar and for unknown names.
     """
+    numbers = numeric_owner(owner)
+    if numbers is not None:
+        return numbers
+    identity = identity_in(root_fd, owner)
+    return identity.uid, identity.gid if parse_user(owner).group else identity.uid
+
+
+def numeric_owner(owner: str) -> tuple[int, int] | None:
+    """What ``--chown=user[:group]`` means where no name has to be looked up, else None. Raises UsageError."""
     spec = parse_user(owner)
     group = spec.group or spec.user
     # Digits of other scripts are digits to Python, and part of a name to everybody else.
     if spec.user.isdecimal() and group.isdecimal() and (spec.user + group).isascii():
         return int(spec.user), int(group)
-    identity = identity_in(root_fd, owner)
-    return identity.uid, identity.gid if spec.group else identity.uid
+    return None
 
 
 def _text(root_fd: int, path: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from minidock import errors
 from minidock.build.events import EventProgress, Relay
 from minidock.build.tools import Outcome, StageResult
-from minidock.errors import DockerfileError, MinidockError
+from minidock.errors import BuildError, DockerfileError, MinidockError
 from minidock.kernel import namespaces, process
 from minidock.model.oci import Descriptor
 from minidock.store.files import write_all
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from minidock.build.tools import OpenTools, Rest
 
 _CHUNK = 65536
+# Each takes down what the process has under way.
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _write(fd: int, kind: str, value: dict[str, Any]) -> None:
@@ -35,6 +37,8 @@ def _write(fd: int, kind: str, value: dict[str, Any]) -> None:
 def _described(error: Exception) -> dict[str, Any]:
     if isinstance(error, DockerfileError):
         fields: tuple[str, ...] = ("message", "filename", "line", "end_line", "excerpt", "hint")
+        if isinstance(error, BuildError):
+            fields += ("status", "output", "kept")
     elif isinstance(error, MinidockError):
         fields = ("message", "hint")
     elif isinstance(error, OSError):
@@ -102,6 +106,7 @@ class Receiver:
                 ),
                 tuple(result["diff_ids"]),
                 tuple(Outcome(*outcome) for outcome in result["outcomes"]),
+                result["created"],
             )
 
 
@@ -157,22 +162,31 @@ def start(rest: Rest, open_tools: OpenTools, progress: Progress, current: StepPr
         os.close(keeps)
         _work(says, kept, builder, rest, open_tools)
 
+    born = None
     try:
         born = process.spawn(child)
-    except BaseException:
-        os.close(said)
-        os.close(keeps)
-        raise
-    finally:
         for fd in (says, kept, builder):
             os.close(fd)
-    return Running(born, Receiver(said, progress, current), keeps)
+        return Running(born, Receiver(said, progress, current), keeps)
+    except BaseException:
+        for fd in (said, keeps) if born is not None else (said, keeps, says, kept, builder):
+            os.close(fd)
+        if born is not None:
+            # Nobody else knows of it.
+            with suppress(ProcessLookupError):
+                process.pidfd_send_signal(born.pidfd, signal.SIGKILL)
+            born.wait()
+            born.close()
+        raise
 
 
 def _work(says: int, kept: int, builder: int, rest: Rest, open_tools: OpenTools) -> None:
     """In the new process: all the rest of the stage."""
     # Ctrl-C is the builder's, which tells this process once.
     os.setpgid(0, 0)
+    for number in _ENDS:
+        # Also where the command was started with the keyboard's signal ignored, as a shell does in the background.
+        signal.signal(number, signal.default_int_handler)
     process.set_pdeathsig(signal.SIGKILL)
     if select.select([builder], [], [], 0)[0]:
         return

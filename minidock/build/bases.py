@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from minidock.errors import MinidockError, NoSuchImageError
 from minidock.model.digest import is_digest
-from minidock.model.reference import parse_reference
+from minidock.model.reference import is_derived, parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Bases:
-    """The images of one build by the text that names them. ``always_pull`` asks for each anew."""
+    """The images of one build by the text that names them. ``always_pull`` asks for each anew; one that is nowhere else
+    but on this host is then taken from here, and the user is told."""
 
     __slots__ = ("_always_pull", "_found", "_images", "_progress", "_pull", "_staging")
 
@@ -54,13 +55,32 @@ class Bases:
             step.done()
         return self._found[name]
 
+    @property
+    def found(self) -> tuple[tuple[str, Image], ...]:
+        """The images that were asked for, by their names."""
+        return tuple(self._found.items())
+
     def _load(self, name: str) -> Image:
+        if is_derived(name):
+            return self._images.get(name)
         if self._always_pull and not is_digest(name):
-            return self._pull(name)
+            try:
+                return self._pull(name)
+            except NoSuchImageError as missing:
+                return self._own(name, missing)
         try:
             return self._images.get(name)
         except NoSuchImageError:
             return self._pull(name)
+
+    def _own(self, name: str, missing: NoSuchImageError) -> Image:
+        """The image of this host, where no other could be had. Raises ``missing`` where there is none here, either."""
+        try:
+            image = self._images.get(name)
+        except NoSuchImageError:
+            raise missing from None
+        self._progress.warning(f"--pull: {name} cannot be pulled, the one on this host is used")
+        return image
 
 
 def _full(name: str) -> str:

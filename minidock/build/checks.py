@@ -13,6 +13,7 @@ from minidock.build.graph import build_graph, find_target, reachable
 from minidock.build.opening import open_context
 from minidock.build.sources.fetcher import Fetcher
 from minidock.dockerfile.checks.settings import parse_settings
+from minidock.dockerfile.excerpt import Excerpts
 from minidock.dockerfile.parser import parse
 from minidock.errors import BuildError, DockerfileError, MinidockError
 from minidock.store.staging import Staging
@@ -151,7 +152,8 @@ def check(request: BuildRequest, *, root: DataRoot, images: Images, rootfs: Root
         if request.target:
             order = reachable(find_target(dockerfile, request.target), lambda number: nodes[number].needs)
         found, error = checks.find([_facts(dispatcher, built, index) for index in order])
-    return Report(tuple(_checked(finding, dockerfile) for finding in found), error)
+    excerpts = Excerpts(dockerfile.source.filename, dockerfile.source.text)
+    return Report(tuple(_checked(finding, excerpts) for finding in found), error)
 
 
 def named_contexts(request: BuildRequest) -> dict[str, Where]:
@@ -172,10 +174,10 @@ def _facts(dispatcher: Dispatcher, dockerfile: Dockerfile, index: int) -> StageF
         return StageFacts(dockerfile.stages[index])
 
 
-def _checked(finding: Finding, dockerfile: Dockerfile) -> Checked:
+def _checked(finding: Finding, excerpts: Excerpts) -> Checked:
     from minidock.dockerfile.checks.find import description_of
 
-    excerpt = dockerfile.source.error("", finding.line, finding.end_line).excerpt
+    excerpt = excerpts.of(finding.line, finding.end_line or finding.line)
     return Checked(finding.check, description_of(finding.check), finding.message, finding.line, excerpt)
 
 

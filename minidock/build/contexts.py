@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from minidock.build.arguments import host_platform
 from minidock.build.context import Context
 from minidock.build.opening import ended, open_context, open_git, open_http
 from minidock.build.sources.fetcher import Fetcher
@@ -64,7 +63,7 @@ class Contexts:
         self._staging = staging
         self._progress = progress
         self._open: dict[str, Context] = {}
-        self._images: dict[str, Image] = {}
+        self._images: dict[tuple[str, str], Image] = {}
 
     def __enter__(self) -> Contexts:
         return self
@@ -89,8 +88,9 @@ class Contexts:
 
         return self._where[name].kind in (DIRECTORY, URL)
 
-    def image(self, name: str, bases: Bases | Images) -> Image | None:
+    def image(self, name: str, bases: Bases | Images, *, platform: str) -> Image | None:
         """The image that a context is, None where it is files. What it needs stays in the store until the build ends.
+        ``platform`` chooses, where an OCI layout has it for several.
 
         Raises MinidockError.
         """
@@ -101,14 +101,15 @@ class Contexts:
             return bases.get(where.value)
         if where.kind != LAYOUT:
             return None
-        if name not in self._images:
+        key = name, platform
+        if key not in self._images:
             from minidock.build.sources.layout import load_image, parse_place
 
             with ended(self._progress.step(f"[context {name}] {where.text}")):
-                self._images[name] = load_image(
-                    parse_place(where.value), platform=host_platform(), rootfs=self._rootfs, staging=self._staging
+                self._images[key] = load_image(
+                    parse_place(where.value), platform=platform, rootfs=self._rootfs, staging=self._staging
                 )
-        return self._images[name]
+        return self._images[key]
 
     def load(self, name: str) -> None:
         """Have the files of a context here. Raises MinidockError, UsageError."""

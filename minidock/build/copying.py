@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from minidock.build.cache import Key, make_key
+from minidock.build.copy_flags import CopyFlags, shown_flags
 from minidock.build.direct import compose
 from minidock.build.putting import (
     absolute,
     check_count,
     is_unpacked,
-    look_in,
     printable,
     put,
     put_heredocs,
@@ -19,15 +18,14 @@ from minidock.build.putting import (
     selections,
 )
 from minidock.build.selection import content_digest
-from minidock.errors import MinidockError
-from minidock.model.digest import digest_of
-from minidock.model.users import parse_user
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+    from minidock.build.parents import ParentsSource
     from minidock.build.selection import Selection
     from minidock.build.state import StageState
+    from minidock.build.tree import SourceTree
     from minidock.build.work import Source, StepWork
     from minidock.build.writer import Look
     from minidock.dockerfile.instructions import Add, Copy, Heredoc
@@ -35,13 +33,12 @@ if TYPE_CHECKING:
 # Bytes of small files that a step holds from the reading for its key to the copy.
 _HOLD = 96 * 1024 * 1024
 _INSTEAD = "copy it as it is with COPY"
-_OCTAL = re.compile(r"0?[0-7]{1,4}|0o[0-7]{1,4}")
 
 
 def add_copy(word: str, instruction: Copy | Add, stage: StageState, source: Source, *, unpack: bool | None) -> None:
     """Add the line and step of a COPY or ADD. ``unpack`` is False for never, None for archives, True for always.
 
-    Raises MinidockError for a destination or mode that makes no sense.
+    Raises MinidockError for a destination or flag that makes no sense.
     """
     step = CopyStep(
         title=instruction.location.text,
@@ -50,34 +47,25 @@ def add_copy(word: str, instruction: Copy | Add, stage: StageState, source: Sour
         destination=absolute(stage.workdir, instruction.destination),
         source=source,
         unpack=unpack,
+        epoch=stage.arguments.epoch,
     )
-    flags = [
-        f"--{name}={value}" for name, value in (("chown", instruction.chown), ("chmod", instruction.chmod)) if value
-    ]
-    names = [*instruction.sources, *(heredoc.name for heredoc in instruction.heredocs)]
-    shown = " ".join([word, *flags, *names, instruction.destination])
+    names = [*instruction.sources, *(f"<<{heredoc.name}" for heredoc in instruction.heredocs)]
+    shown = " ".join([word, *shown_flags(instruction), *names, instruction.destination])
     stage.add_line(f"{shown} # buildkit", instruction.location, step)
 
 
-def octal_mode(text: str) -> int:
-    """The mode that ``--chmod`` gives. Raises MinidockError for anything but octal digits up to 7777."""
-    if not _OCTAL.fullmatch(text) or int(text.removeprefix("0o"), 8) > 0o7777:
-        symbolic = any(char.isalpha() for char in text)
-        raise MinidockError(
-            f"--chmod={text} is symbolic, and only octal modes are executed yet"
-            if symbolic
-            else f"invalid mode {text!r} of --chmod",
-            hint="write an octal mode from 0 to 7777, such as --chmod=755",
-        )
-    return int(text.removeprefix("0o"), 8)
+def _with_parents(sources: Iterable[str]) -> dict[str, ParentsSource]:
+    from minidock.build.parents import ParentsSource
+
+    return {source: ParentsSource(source) for source in sources}
 
 
 class CopyStep:
     """Copies what the sources select to ``destination`` (absolute; an end slash says that it is a directory)."""
 
     __slots__ = (
-        "_mode",
-        "_owner",
+        "_flags",
+        "_parents",
         "_selected",
         "destination",
         "heredocs",
@@ -97,6 +85,7 @@ class CopyStep:
         destination: str,
         source: Source,
         unpack: bool | None,
+        epoch: int | None = None,
     ) -> None:
         self.title = title
         self.word = word
@@ -105,34 +94,25 @@ class CopyStep:
         self.destination = destination
         self.source = source
         self.unpack = unpack
-        self._owner = instruction.chown
-        self._mode = octal_mode(instruction.chmod) if instruction.chmod else None
+        self._flags = CopyFlags(instruction, epoch)
+        self._parents = _with_parents(self.sources) if self._flags.parents else {}
         self._selected: list[Selection] | None = None
-        if self._owner:
-            parse_user(self._owner)
-        check_count(word, len(self.sources) + len(self.heredocs), destination)
+        self._check_count(len(self.sources))
 
     def keys(self, work: StepWork) -> Iterator[Key]:
         """By the layers that hold the sources, where it is layers; then by the files themselves."""
-        layers = work.source_layers(self.source)
-        heredocs = [[heredoc.name, digest_of(heredoc.body.encode())] for heredoc in self.heredocs]
-        common: dict[str, Any] = {
-            "instruction": self.word,
-            "destination": self.destination,
-            "chown": self._owner,
-            "chmod": self._mode,
-            "unpack": self.unpack,
-            "heredocs": heredocs,
-        }
+        layers, below = work.source_layers(self.source), self._flags.below(work)
+        common = self._flags.key_inputs(work, self.word, self.destination, unpack=self.unpack)
         if layers is not None:
-            yield make_key(work.below, **common, source=list(layers), paths=list(self.sources))
+            yield make_key(below, **common, source=list(layers), paths=list(self.sources))
         selected = self._select(work)
         hold = _HOLD // max(len(selected), 1)
         files = [[printable(s.name), s.is_directory, content_digest(s, hold=hold)] for s in selected]
-        yield make_key(work.below, **common, files=files)
+        yield make_key(below, **common, files=files)._replace(copied=tuple(selected))
 
     def perform(self, work: StepWork) -> Collection[str]:
         selected = self._select(work)
+        self._flags.begin(work, selected)
         archives = [s for s in selected if is_unpacked(s, unpack=self.unpack, instead=_INSTEAD)]
         if not archives and compose(work, self.destination, self._look, selections=selected, heredocs=self.heredocs):
             return ()
@@ -140,22 +120,36 @@ class CopyStep:
             look = self._look(root)
             for selection in selected:
                 if selection in archives:
-                    put_unpacked(selection, root, self.destination, look, work)
+                    put_unpacked(selection, root, self.destination, look, work, excluded=self._flags.excluded)
                 else:
                     put(selection, root, self.destination, look)
             put_heredocs(self.heredocs, root, self.destination, look)
         return ()
 
     def _look(self, root: int) -> Look:
-        return look_in(root, owner=self._owner, mode=self._mode)
+        return self._flags.look(root)
 
     def _select(self, work: StepWork) -> list[Selection]:
         if self._selected is None:
             tree = work.open_source(self.source)
-            self._selected = [found for source in self.sources for found in selections(tree, source)]
-            check_count(self.word, len(self._selected) + len(self.heredocs), self.destination)
+            self._selected = [found for source in self.sources for found in self._selections(tree, source)]
+            self._check_count(len(self._selected))
             work.at_end(self._forget)
         return self._selected
 
+    def _selections(self, tree: SourceTree, source: str) -> list[Selection]:
+        if not self._flags.parents:
+            return selections(tree, source, self._flags.excluded)
+        from minidock.build.parents import selections_with_parents
+
+        return selections_with_parents(tree, self._parents[source], self._flags.excluded)
+
+    def _check_count(self, files: int) -> None:
+        # What keeps its directories can only go into a directory.
+        files = 0 if self._flags.parents else files
+        check_count(self.word, files + len(self.heredocs), self.destination)
+
     def _forget(self) -> None:
+        for selection in self._selected or ():
+            selection.held.clear()
         self._selected = None

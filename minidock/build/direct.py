@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from minidock.build.writer import Look
     from minidock.dockerfile.instructions import Heredoc
 
-_SECOND = 10**9
 _MAX_OPEN = 8
 _NO_XATTRS: Mapping[str, bytes] = {}
 
@@ -45,7 +44,7 @@ def compose(
             if writer is None:
                 return False
             look = find_look(writer.view)
-            placement = Placement(writer.view, destination, look)
+            placement = Placement(writer.view, destination, look, work.dating)
             for selection in selections:
                 placement.add(selection)
             for heredoc in heredocs:
@@ -60,12 +59,13 @@ def compose(
 class _Composition:
     """Writes a placement to a layer, in the order of its tar."""
 
-    __slots__ = ("_links", "_look", "_mode", "_sources", "_writer")
+    __slots__ = ("_links", "_look", "_mode", "_sources", "_symbolic", "_writer")
 
     def __init__(self, writer: LayerWriter, look: Look) -> None:
         self._writer = writer
         self._look = look
-        self._mode = None if look.mode is None else stat.S_IFREG | look.mode
+        self._mode = stat.S_IFREG | look.mode if isinstance(look.mode, int) else None
+        self._symbolic = look.mode is not None and self._mode is None
         self._links: dict[tuple[int, int, int], str] = {}
         self._sources = _Sources()
 
@@ -119,7 +119,7 @@ class _Composition:
             mode=kind | (0o777 if kind == stat.S_IFLNK else self._look.mode_of(status)),
             uid=uid,
             gid=gid,
-            mtime=status.st_mtime_ns // _SECOND,
+            mtime=self._look.seconds(status),
             target=entry.link,
             rdev=status.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0,
             xattrs=xattrs,
@@ -130,7 +130,9 @@ class _Composition:
     ) -> None:
         status, writer = entry.status, self._writer
         mode = status.st_mode if self._mode is None else self._mode
-        mtime = status.st_mtime_ns // _SECOND
+        if self._symbolic:
+            mode = stat.S_IFREG | self._look.mode_of(status)
+        mtime = self._look.seconds(status)
         if status.st_nlink > 1:
             first = self._links.setdefault((id(part.selection), status.st_dev, status.st_ino), path)
             if first is not path:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minidock.build.arguments import host_platform, is_host_platform
+from minidock.build.arguments import host_platform, platform_name
 from minidock.build.copying import add_copy
-from minidock.build.executors.find import executor_of, refusal_of, word_of
+from minidock.build.executors.find import executor_of
+from minidock.build.export import Inputs
 from minidock.build.failures import build_error
 from minidock.build.graph import SCRATCH, copied_from, stage_of
+from minidock.build.image_platforms import check_serves, foreign_here, new_config, own_platform, set_platform
 from minidock.build.state import Base, StageState, environment
 from minidock.build.work import Source
 from minidock.dockerfile.fields import expanded
 from minidock.dockerfile.instructions import Arg, Copy, Location, Onbuild
 from minidock.dockerfile.parser import parse_trigger
-from minidock.errors import BuildError, DockerfileError, MinidockError
-from minidock.model.oci import ImageConfig
+from minidock.errors import DockerfileError, MinidockError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from minidock.dockerfile.checks.subject import StageFacts
     from minidock.dockerfile.instructions import Instruction
     from minidock.dockerfile.parser import Dockerfile
+    from minidock.model.oci import ImageConfig
     from minidock.store.images import Image, Images
 
 
@@ -54,27 +56,50 @@ class Dispatcher:
         self._contexts = contexts
         self.states: dict[int, StageState] = {}
 
+    @property
+    def epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH of this build, in seconds."""
+        return self._arguments.epoch
+
+    @property
+    def inputs(self) -> Inputs:
+        """What was read for the build."""
+        return Inputs(self._dockerfile.source, getattr(self._bases, "found", ()))
+
     def refuse(self, index: int) -> None:
-        """Raise BuildError for whatever in the stage is parsed but not executed, by name and with its line."""
+        """Raise BuildError, with its line, for what of the stage is not executed and for a FROM of no platform."""
         node = self._nodes[index]
-        if node.platform and not is_host_platform(node.platform):
-            raise self._refused(
-                node.stage.location, f"FROM --platform={node.platform}", f"this host is {host_platform()}"
-            )
+        if node.stage.platform:
+            self._check_platform(node)
         for instruction in node.stage.instructions:
             self._refuse(instruction)
 
+    def _check_platform(self, node: StageNode) -> None:
+        """Refuse a FROM whose ``--platform`` comes to nothing, or to no platform."""
+        try:
+            if not node.platform:
+                raise UsageError(
+                    f"the platform {node.stage.platform!r} of FROM is empty after expansion",
+                    hint="declare the ARG before the first FROM, or leave out --platform",
+                )
+            platform_name(node.platform)
+        except UsageError as error:
+            raise build_error(self._dockerfile.source, node.stage.location, error) from None
+
+    def _asked(self, node: StageNode) -> str:
+        """The platform that somebody asked for: this FROM, that of the stage beneath, or the build; empty if nobody."""
+        if node.base < 0 and node.reference == SCRATCH:
+            # As in BuildKit, nothing is for the platform that the build is for, whatever FROM says.
+            return self._request.platform
+        if node.platform:
+            return platform_name(node.platform)
+        return self._asked(self._nodes[node.base]) if node.base >= 0 else self._request.platform
+
     def _refuse(self, instruction: Instruction) -> None:
         try:
-            refused = refusal_of(instruction)
+            executor_of(instruction)
         except DockerfileError as error:
             raise build_error(self._dockerfile.source, instruction.location, error) from None
-        if refused:
-            raise self._refused(instruction.location, f"{word_of(instruction)} {refused}", "")
-
-    def _refused(self, location: Location, what: str, hint: str) -> BuildError:
-        error = MinidockError(f"{what} is not executed by minidock yet", hint=hint)
-        return build_error(self._dockerfile.source, location, error)
 
     def needs(self, index: int) -> Iterable[int]:
         """The stages that a stage needs, those of the triggers in its base image too."""
@@ -87,20 +112,19 @@ class Dispatcher:
 
         node = self._nodes[index]
         triggers = tuple(self._triggers(node))
-        platform = node.platform or host_platform()
         if node.base >= 0:
             return StageFacts(node.stage, node.base, triggers=triggers)
         if node.reference == SCRATCH or self._files(node.reference):
             return StageFacts(node.stage, env=environment({}), triggers=triggers)
         config = self._image(node).config
-        built_for = [config.raw.get("os"), config.raw.get("architecture"), config.raw.get("variant")]
+        asked = self._asked(node)
         return StageFacts(
             node.stage,
             env=environment(config.config),
             has_shell=bool(config.config.get("Shell")),
             triggers=triggers,
-            image_platform="/".join(str(part) for part in built_for if part) if all(built_for[:2]) else "",
-            platform=platform,
+            image_platform=own_platform(config),
+            platform=asked or (host_platform() if foreign_here(config) else own_platform(config)),
         )
 
     def dispatch(self, index: int) -> StageState:
@@ -151,14 +175,21 @@ class Dispatcher:
 
     def _image(self, node: StageNode) -> Image:
         try:
-            return self._named_image(node.reference) or self._bases.get(node.reference)
+            return self._find_image(node.reference, self._asked(node))
         except MinidockError as error:
             raise build_error(self._dockerfile.source, node.stage.location, error) from error
 
-    def _named_image(self, name: str) -> Image | None:
-        """The image that a named context is. Raises MinidockError."""
+    def _find_image(self, name: str, platform: str) -> Image:
+        """The image that a name means, be it a named context's. Raises MinidockError, also where it is for another
+        platform than the one that is asked for, if one is."""
         context = self._contexts.find(name) if self._contexts is not None else ""
-        return self._contexts.image(context, self._bases) if context and self._contexts is not None else None
+        found = None
+        if context and self._contexts is not None:
+            found = self._contexts.image(context, self._bases, platform=platform or host_platform())
+        image = found or self._bases.get(name)
+        if platform:
+            check_serves(image, name, platform)
+        return image
 
     def _files(self, name: str) -> str:
         """The named context that ``name`` means, where that is files and no image; else empty."""
@@ -171,7 +202,7 @@ class Dispatcher:
             base, config = Base(node.reference, stage=node.base), parent.config.copy()
         elif node.reference == SCRATCH or self._files(node.reference):
             base = Base(SCRATCH)
-            config = ImageConfig.new(architecture=host_platform().split("/")[1])
+            config = new_config(self._asked(node) or host_platform())
             config.config["WorkingDir"] = "/"
         else:
             image = self._image(node)
@@ -190,10 +221,30 @@ class Dispatcher:
             escape=self._dockerfile.escape,
             find_source=lambda name: self._source(node.position, name),
             parent=parent,
+            platform=self._platform(node, config, parent),
         )
         if node.base < 0 and self._files(node.reference):
             self._copy_all(node, state)
         return state
+
+    def _platform(self, node: StageNode, config: ImageConfig, parent: StageState | None) -> str:
+        """What a stage's commands are programs for: what was asked for, else what its base is for."""
+        return self._asked(node) or (parent.platform if parent is not None else own_platform(config) or host_platform())
+
+    def finish(self, index: int) -> None:
+        """Let the image of a stage be for the platform that was asked for, whatever its base is for, and leave out what
+        is not wanted."""
+        request, config = self._request, self.states[index].config
+        if request.platform:
+            set_platform(config, request.platform)
+        if request.unset_env and config.config.get("Env"):
+            kept = [text for text in config.config["Env"] if text.partition("=")[0] not in request.unset_env]
+            config.config["Env"] = kept
+        if request.unset_labels and config.config.get("Labels"):
+            labels = {name: text for name, text in config.config["Labels"].items() if name not in request.unset_labels}
+            config.config["Labels"] = labels
+            if not labels:
+                config.config.pop("Labels")
 
     def _copy_all(self, node: StageNode, state: StageState) -> None:
         """A stage that stands on files begins with a copy of them."""
@@ -212,5 +263,5 @@ class Dispatcher:
             assert self._contexts is not None
             self._contexts.load(files)
             return Source(context=files, name=f"the context {name}")
-        image = self._named_image(name) or self._bases.get(name)
+        image = self._find_image(name, self._request.platform)
         return Source(image=image.config.diff_ids, name=f"the image {name}")

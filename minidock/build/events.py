@@ -12,6 +12,7 @@ from minidock.model.events import (
     COPIED,
     DONE,
     ERROR,
+    MISSED,
     OUTPUT,
     WARNING,
     Event,
@@ -77,6 +78,9 @@ class _EventStep:
     def copied(self, count: int) -> None:
         self._tell(Event(COPIED, self._step, time.monotonic(), size=count))
 
+    def missed(self, reason: str) -> None:
+        self._tell(Event(MISSED, self._step, time.monotonic(), reason))
+
     def done(self) -> None:
         self._tell(Event(DONE, self._step, time.monotonic()))
 
@@ -126,6 +130,8 @@ class Relay:
             self._steps[event.step].output(event.data)
         elif event.kind == COPIED:
             self._steps[event.step].copied(event.size)
+        elif event.kind == MISSED:
+            self._steps[event.step].missed(event.text)
         elif event.step in self._steps:
             step = self._steps.pop(event.step)
             if event.kind == ERROR:

@@ -13,15 +13,24 @@ if TYPE_CHECKING:
 
     from minidock.build.progress import Progress, StepProgress
     from minidock.build.state import StageState
+    from minidock.dockerfile.excerpt import Source
     from minidock.model.oci import Descriptor, ImageConfig
     from minidock.store.images import Image, Images
     from minidock.store.staging import Staging
 
 
+class Inputs(NamedTuple):
+    """What a build has read: its Dockerfile, and the images that it stands on or copies from, by the text that names
+    each."""
+
+    dockerfile: Source
+    images: tuple[tuple[str, Image], ...] = ()
+
+
 class Finished(NamedTuple):
     """The image that a build has come to, which no name means yet: ``layers`` as a manifest has them, lowest first,
     ``names`` the full references that it is to have. ``staging`` keeps the layers in the store meanwhile. The lowest
-    ``inherited`` layers are those of the image that the target stands on."""
+    ``inherited`` layers are those of the image that the target stands on; ``annotations`` are its manifest's."""
 
     config: ImageConfig
     layers: tuple[Descriptor, ...]
@@ -29,6 +38,8 @@ class Finished(NamedTuple):
     staging: Staging
     progress: Progress
     inherited: int = 0
+    inputs: Inputs | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 def inherited_layers(states: Mapping[int, StageState], target: int) -> int:
@@ -49,6 +60,7 @@ def store_image(
     """Put the image into the store under its names and ``names``. Raises StoreError."""
     every = list(dict.fromkeys([*finished.names, *names]))
     with stepping(finished.progress, "exporting to image") as step:
+        annotations = (*finished.annotations, *annotations)
         image = images.commit(finished.config, finished.layers, names=every, annotations=annotations)
         lines = [f"writing image {image.id}", *(f"naming to {name}" for name in every)]
         step.output("".join(f"{line}\n" for line in lines).encode())

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from minidock.dockerfile.excerpt import excerpt
-from minidock.errors import BuildError, DockerfileError, MinidockError
+from minidock.errors import BuildError, CommandFailedError, DockerfileError, MinidockError
 from minidock.store.files import hint_for
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def build_error(source: Source, location: Location, error: MinidockError | OSErr
             excerpt=error.excerpt,
             hint=error.hint,
         )
+    failed = error if isinstance(error, CommandFailedError) else None
     return BuildError(
         message_of(error),
         filename=source.filename,
@@ -41,6 +42,8 @@ def build_error(source: Source, location: Location, error: MinidockError | OSErr
         end_line=location.end_line,
         excerpt=_excerpt(source, location),
         hint=error.hint if isinstance(error, MinidockError) else _kernels_advice(error),
+        status=failed.status if failed is not None else 0,
+        output=failed.output if failed is not None else "",
     )
 
 

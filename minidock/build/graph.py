@@ -109,6 +109,21 @@ def find_target(dockerfile: Dockerfile, target: str) -> int:
     return number
 
 
+def stages_named(dockerfile: Dockerfile, names: Iterable[str]) -> tuple[frozenset[int], list[str]]:
+    """The numbers of the stages that have one of the names or numbers, and a sentence about each name that none has."""
+    found: set[int] = set()
+    unknown = []
+    for name in names:
+        numbers = {stage.position for stage in dockerfile.stages if stage.name and stage.name == name.lower()}
+        if not numbers and name.isdecimal() and int(name[:9]) < len(dockerfile.stages):
+            numbers = {int(name[:9])}
+        if not numbers:
+            hint = did_you_mean(name, [stage.name for stage in dockerfile.stages if stage.name])
+            unknown.append(f"there is no stage {name!r}{f' ({hint})' if hint else ''}")
+        found |= numbers
+    return frozenset(found), unknown
+
+
 def reachable(target: int, needs: Callable[[int], Iterable[int]]) -> list[int]:
     """The stages that ``target`` needs, itself included, each after all that it needs. A stage needs earlier ones only,
     so that the order of the file is such an order."""

@@ -7,6 +7,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minidock.build.context_parts import ContextPart
@@ -22,6 +23,7 @@ from minidock.store.cache_mounts import CacheMounts, cache_name
 
 if TYPE_CHECKING:
     from minidock.build.request import RunSettings
+    from minidock.build.selection import Selection
     from minidock.build.work import StepWork
 
 _SCRATCH = "scratch"
@@ -103,6 +105,19 @@ class Mounting:
             found["layers"] = chain_id(layers) if layers else ""
         return {**found, "path": posixpath.normpath("/" + mount.source)} if mount.type != SSH else found
 
+    def copied(self, work: StepWork) -> tuple[Selection, ...]:
+        """What the binds show of contexts, once ``inputs`` have been asked for."""
+        return tuple(
+            self._part(mount, work).selection
+            for mount, source in zip(self._mounts, self._sources, strict=True)
+            if mount.type == BIND and work.source_layers(source) is None
+        )
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether a secret is among them."""
+        return any(mount.type == SECRET for mount in self._mounts)
+
     @contextmanager
     def made(self, work: StepWork) -> Iterator[Made]:
         """The mounts, ready as long as the context lasts. Waits for caches that others have locked. Raises
@@ -148,7 +163,13 @@ class Mounting:
         held = {}
         for cache_id in sorted(wanted, key=cache_name):
             mount, source = wanted[cache_id]
-            hold = caches.hold(cache_id, mount.sharing, staging=work.staging.path, fill=self._filler(mount, work))
+            hold = caches.hold(
+                cache_id,
+                mount.sharing,
+                staging=work.staging.path,
+                fill=self._filler(mount, work),
+                before_waiting=partial(_tell_waiting, mount, work),
+            )
             held[cache_id] = opened.enter_context(hold)
         return held
 
@@ -226,6 +247,12 @@ class Mounting:
             raise MinidockError(
                 f"the SSH agent {mount.id!r} is required and not there", hint=f"give it with --ssh {mount.id}"
             )
+
+
+def _tell_waiting(mount: RunMount, work: StepWork) -> None:
+    work.progress.output(f"waiting for the cache mount {mount.id!r}: another RUN uses it\n".encode())
+    # It may take as long as a command does: whoever waits for the steps before this one is not to wait for that, too.
+    work.meanwhile()
 
 
 def _script_mount(path: str, text: bytes, directory: str) -> dict[str, Any]:

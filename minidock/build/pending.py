@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from minidock.store.files import remove_tree
@@ -54,18 +55,25 @@ class Pending:
         self._directories.append(path)
 
     def finish(self) -> None:
-        """Do what is pending. Raises StoreError, OSError."""
-        layers, self._layers = self._layers, []
-        records, self._records = self._records, []
-        ends, self._ends = self._ends, []
-        directories, self._directories = self._directories, []
+        """Do what is pending. Raises StoreError, OSError, and does not try that again; after an interruption, what was
+        not done yet is done by the next call."""
         try:
-            if layers:
-                self._blobs.adopt_all(layers)
-            for key, record in records:
-                self._cache.save(key, record)
-        finally:
-            for end in ends:
-                end()
+            if self._layers:
+                # Those that are gone were moved before an interruption.
+                self._blobs.adopt_all([layer for layer in self._layers if os.path.lexists(layer[0])])
+                self._layers = []
+            while self._records:
+                self._cache.save(*self._records[0])
+                del self._records[0]
+        except Exception:
+            self._layers, self._records = [], []
+            self._end_claims()
+            raise
+        self._end_claims()
+        directories, self._directories = self._directories, []
         for path in directories:
             remove_tree(path)
+
+    def _end_claims(self) -> None:
+        while self._ends:
+            self._ends.pop(0)()

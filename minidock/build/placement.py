@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.build.selection import Entry, Group, Selection, join, read_xattrs
 from minidock.build.tree import DIRECTORY_FLAGS, open_real
-from minidock.build.writer import Look, destination_path, is_directory_name, is_there, looks_alike
+from minidock.build.writer import Look, destination_path, is_directory_name, is_link_there, is_there, looks_alike
 from minidock.kernel.files import list_xattrs
+from minidock.model.dating import SECOND, Dating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-_SECOND = 10**9
 _MAX_NAME = 255
 _DEFAULT_ACL = "system.posix_acl_default"
 # Attributes that are stored as they are given, whatever the mode is.
@@ -58,9 +57,10 @@ class Text(NamedTuple):
 
 class Directory:
     """A directory of the layer: ``mode`` without its type, ``mtime`` in whole seconds. ``children`` are by name; for a
-    file of a selection, its part and entry. ``maker`` is what makes it, None for one that is there already."""
+    file of a selection, its part and entry. ``maker`` is what makes it, None for one that is there already; ``dated``
+    says that it has the time that a directory gets which is made or changed here."""
 
-    __slots__ = ("children", "gid", "maker", "mode", "mtime", "uid", "xattrs")
+    __slots__ = ("children", "dated", "gid", "maker", "mode", "mtime", "uid", "xattrs")
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class Directory:
         *,
         xattrs: Mapping[str, bytes],
         maker: object,
+        dated: bool = False,
     ) -> None:
         self.mode = mode
         self.uid = uid
@@ -78,24 +79,40 @@ class Directory:
         self.mtime = mtime
         self.xattrs = xattrs
         self.maker = maker
+        self.dated = dated
         self.children: dict[str, Directory | tuple[Part, Entry] | Text] = {}
+
+
+def newest_of(selections: Iterable[Selection]) -> int | None:
+    """The latest time of all that is selected, in seconds; None where that is nothing. The digests are known."""
+    latest = [
+        max([entry.status.st_mtime_ns for entry in group.entries])
+        for selection in selections
+        for group in selection.groups
+        if group.entries
+    ]
+    return max(latest) // SECOND if latest else None
 
 
 class Placement:
     """Collects what a step puts to ``destination`` above the tree ``view``; ``root`` is what its layer holds then.
+    ``dating``, which has an ``instead``, gives the times that the files do not bring themselves.
 
     ``root`` is None as long as that is nothing. Methods raise UnforeseenError, after which the placement is of no use,
     and OSError, or MinidockError for what cannot be copied anywhere.
     """
 
-    __slots__ = ("_destination", "_existing", "_known", "_look", "_now", "_path", "_view")
+    __slots__ = ("_dating", "_destination", "_existing", "_known", "_look", "_made", "_merged", "_path", "_view")
 
-    def __init__(self, view: int, destination: str, look: Look) -> None:
+    def __init__(self, view: int, destination: str, look: Look, dating: Dating) -> None:
         self._view = view
         self._destination = destination
         self._look = look
-        self._now = int(time.time())
+        self._dating = dating
+        self._made = dating.instead or 0
         self._known: dict[str, Directory] = {}
+        # By path, the selection whose directory an older one has become.
+        self._merged: dict[str, Selection] = {}
         self._path = destination_path(view, destination)
         if any(len(os.fsencode(name)) > _MAX_NAME for name in self._path.split("/")):
             raise UnforeseenError
@@ -124,13 +141,13 @@ class Placement:
         self._make_directories(directory, maker)
         with self._beneath(directory, 1) as beneath:
             there = beneath.status(name)
-        if there is not None and (stat.S_ISDIR(there.st_mode) or there.st_mtime_ns // _SECOND == self._now):
+        if there is not None and (stat.S_ISDIR(there.st_mode) or there.st_mtime_ns // SECOND == self._made):
             raise UnforeseenError
         parent = self._touch(directory, maker)
         if name in parent.children:
             raise UnforeseenError
-        mode = 0o644 if self._look.mode is None else self._look.mode
-        parent.children[name] = Text(data, mode, *(self._look.owner or (0, 0)), self._now)
+        mode = self._look.mode_for(0o644)
+        parent.children[name] = Text(data, mode, *(self._look.owner or (0, 0)), self._made)
 
     def _target(self, name: str) -> tuple[str, str]:
         """The directory that something goes to, and the name that a single file gets there; as ``open_target``."""
@@ -165,7 +182,7 @@ class Placement:
         made = Directory(
             self._look.mode_of(status),
             *(part.owner or (status.st_uid, status.st_gid)),
-            status.st_mtime_ns // _SECOND,
+            self._look.seconds(status),
             xattrs=selection.xattrs.get(part.prefix + entry.name, {}),
             maker=selection,
         )
@@ -173,12 +190,13 @@ class Placement:
         self._known[join(path, entry.name)] = made
 
     def _stands(self, part: Part, entry: Entry, path: str, name: str, beneath: _Beneath) -> bool:
-        """Whether there is nothing to be done for an entry: a directory that exists, or the very same file."""
+        """Whether there is nothing more to be done for an entry: a directory that exists, or the very same file."""
         is_directory = stat.S_ISDIR(entry.status.st_mode)
         directory = self._known.get(path)
         planned = directory.children.get(name) if directory is not None else None
         if planned is not None:
             if is_directory and isinstance(planned, Directory):
+                self._merge(part, entry, join(path, name))
                 return True
             raise UnforeseenError
         there = beneath.status(name)
@@ -186,11 +204,28 @@ class Placement:
             return False
         if is_directory or stat.S_ISDIR(there.st_mode):
             if is_directory and stat.S_ISDIR(there.st_mode):
+                self._merge(part, entry, join(path, name))
                 return True
             raise UnforeseenError
-        return self._is_same(part, entry, path, name, beneath)
+        return self._is_same(part, entry, name, beneath)
 
-    def _is_same(self, part: Part, entry: Entry, path: str, name: str, beneath: _Beneath) -> bool:
+    def _merge(self, part: Part, entry: Entry, path: str) -> None:
+        """Let a directory that exists take owner, mode, attributes and time of the one that is copied over it. One that
+        is just so already is no part of the layer for that."""
+        status, xattrs = entry.status, part.selection.xattrs.get(part.prefix + entry.name, {})
+        there = self._known.get(path) or self._read(path)
+        if _DEFAULT_ACL in there.xattrs:
+            raise UnforeseenError
+        mode, seconds = self._look.mode_of(status), self._look.seconds(status)
+        uid, gid = part.owner or (status.st_uid, status.st_gid)
+        wanted = {**there.xattrs, **xattrs}
+        if (there.mode, there.uid, there.gid, there.mtime, there.xattrs) != (mode, uid, gid, seconds, wanted):
+            directory = self._enter(path)
+            directory.mode, directory.uid, directory.gid, directory.xattrs = mode, uid, gid, wanted
+            directory.mtime, directory.dated = seconds, False
+        self._merged[path] = part.selection
+
+    def _is_same(self, part: Part, entry: Entry, name: str, beneath: _Beneath) -> bool:
         """Whether a file that exists beneath stays in its place. If not, the layer will hold the new one, which differs
         in something that a layer tells apart; what cannot be told is refused."""
         selection, group = part.selection, part.group
@@ -208,12 +243,7 @@ class Placement:
                 os.close(source)
         if kind != stat.S_IFLNK or inner in selection.xattrs or read_xattrs(f"/proc/self/fd/{beneath.fd}/{name}"):
             raise UnforeseenError
-        if os.readlink(name, dir_fd=beneath.fd) != entry.link:
-            return False
-        # The link is made anew, and left out of the layer; its directory has a new time.
-        if self._touch(path, selection).mtime == os.fstat(beneath.fd).st_mtime_ns // _SECOND:
-            raise UnforeseenError
-        return True
+        return is_link_there(selection, entry, self._look, target=beneath.fd, name=name)
 
     def _make_directories(self, path: str, maker: object) -> None:
         missing: list[str] = []
@@ -222,10 +252,10 @@ class Placement:
                 raise UnforeseenError
             path, name = os.path.split(path)
             missing.append(name)
-        mode = 0o755 if self._look.mode is None else self._look.mode
+        mode = self._look.mode_for(0o755, directory=True)
         for name in reversed(missing):
             parent = self._touch(path, maker)
-            made = Directory(mode, *(self._look.owner or (0, 0)), self._now, xattrs={}, maker=maker)
+            made = Directory(mode, *(self._look.owner or (0, 0)), self._made, xattrs={}, maker=maker, dated=True)
             path = join(path, name)
             parent.children[name] = self._known[path] = made
 
@@ -233,10 +263,15 @@ class Placement:
         """The directory, into which something new is put: that gives it a new time, unless its maker is still at it and
         sets the time last."""
         directory = self._enter(path)
-        if directory.maker is not maker:
+        merged = self._merged.get(path)
+        if merged is not None and merged is not maker:
+            raise UnforeseenError
+        if directory.maker is not maker and merged is None:
             if _DEFAULT_ACL in directory.xattrs:
                 raise UnforeseenError
-            directory.mtime = self._now
+            if not directory.dated:
+                below = directory.mtime if directory.maker is None else None
+                directory.mtime, directory.dated = self._dating.changed(below), True
         return directory
 
     def _enter(self, path: str) -> Directory:
@@ -260,7 +295,7 @@ class Placement:
         fd = open_real(self._view, path, DIRECTORY_FLAGS)
         try:
             status = os.fstat(fd)
-            seconds = status.st_mtime_ns // _SECOND
+            seconds = self._dating.cut(status.st_mtime_ns // SECOND)
             mode = stat.S_IMODE(status.st_mode)
             return Directory(mode, status.st_uid, status.st_gid, seconds, xattrs=list_xattrs(fd), maker=None)
         finally:

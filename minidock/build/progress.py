@@ -26,6 +26,9 @@ class StepProgress(Protocol):
     def copied(self, count: int) -> None:
         """So many bytes of files were copied since the step began."""
 
+    def missed(self, reason: str) -> None:
+        """One reason why its result was not there already."""
+
     def done(self) -> None:
         """It is finished."""
 
@@ -149,6 +152,9 @@ class _PlainStep:
     def copied(self, count: int) -> None:  # noqa: ARG002 - a protocol's signature
         return
 
+    def missed(self, reason: str) -> None:
+        self._progress.say(self, self._line(f"miss: {_one_line(reason)}"))
+
     def done(self) -> None:
         self._end(f"DONE {time.monotonic() - self._start:.1f}s")
 
@@ -178,15 +184,16 @@ class _PlainStep:
 
 
 class QuietProgress:
-    """Says nothing but warnings, and of a step that fails the end of its output."""
+    """Says nothing but warnings, why steps missed the cache where that was asked for, and of a step that fails the end
+    of its output."""
 
     __slots__ = ("_write",)
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
 
-    def step(self, title: str) -> StepProgress:  # noqa: ARG002 - a protocol's signature
-        return _QuietStep(self._write)
+    def step(self, title: str) -> StepProgress:
+        return _QuietStep(title, self._write)
 
     def warning(self, message: str) -> None:
         self._write(_warning(message))
@@ -196,9 +203,10 @@ class QuietProgress:
 
 
 class _QuietStep:
-    __slots__ = ("_tail", "_write")
+    __slots__ = ("_tail", "_title", "_write")
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, title: str, write: Callable[[bytes], object]) -> None:
+        self._title = title
         self._write = write
         self._tail = b""
 
@@ -207,6 +215,9 @@ class _QuietStep:
 
     def copied(self, count: int) -> None:  # noqa: ARG002 - a protocol's signature
         return
+
+    def missed(self, reason: str) -> None:
+        self._write(f"{_one_line(self._title)}: miss: {_one_line(reason)}\n".encode("utf-8", "backslashreplace"))
 
     def done(self) -> None:
         return

@@ -7,7 +7,6 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from minidock.build.accounts import owner_in
 from minidock.build.selection import Selection, content_digest, open_unchanged, select
 from minidock.build.tree import SourceTree, is_pattern, named_paths, real_path
 from minidock.build.writer import (
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from minidock.build.work import StepWork
+    from minidock.dockerfile.ignore import IgnoreRules
     from minidock.dockerfile.instructions import Heredoc
 
 
@@ -45,27 +45,24 @@ def check_count(word: str, count: int, destination: str) -> None:
         )
 
 
-def look_in(root: int, *, owner: str, mode: int | None) -> Look:
-    """What is asked for by ``--chown`` and ``--chmod``, names looked up in the root file system ``root``."""
-    return Look(owner_in(root, owner) if owner else None, mode)
-
-
-def selections(tree: SourceTree, source: str) -> list[Selection]:
-    """What one source selects. Raises MinidockError if it is no pattern and nothing is there."""
+def selections(tree: SourceTree, source: str, excluded: IgnoreRules | None = None) -> list[Selection]:
+    """What one source selects, without what ``excluded`` leaves out. Raises MinidockError if it is no pattern and
+    nothing is there."""
     found: list[Selection] = []
     for path in named_paths(tree, source):
         try:
-            selection = select(tree, real_path(tree.fd, path), os.path.basename(path))
+            selection = select(tree, real_path(tree.fd, path), os.path.basename(path), excluded)
         except (FileNotFoundError, NotADirectoryError):
             selection = None
         if selection is not None:
             found.append(selection)
-    if not found and not is_pattern(source):
-        raise MinidockError(f"{source!r} is not found in {tree.name}", hint=_why_missing(tree, source))
+    if not found and not is_pattern(source) and (excluded is None or not selections(tree, source)):
+        raise MinidockError(f"{source!r} is not found in {tree.name}", hint=why_missing(tree, source))
     return found
 
 
-def _why_missing(tree: SourceTree, source: str) -> str:
+def why_missing(tree: SourceTree, source: str) -> str:
+    """What to say about a source that is not there, perhaps nothing."""
     if tree.rules is None:
         return ""
     try:
@@ -75,9 +72,12 @@ def _why_missing(tree: SourceTree, source: str) -> str:
     return "it is there, but .dockerignore leaves it out"
 
 
-def whole(tree: SourceTree, path: str = "", name: str = "", *, hold: int = 0) -> Selection:
-    """What lies at a path that is there, read for its digest; ``hold`` as ``content_digest`` has it."""
-    selection = select(tree, path, name)
+def whole(
+    tree: SourceTree, path: str = "", name: str = "", *, excluded: IgnoreRules | None = None, hold: int = 0
+) -> Selection:
+    """What lies at a path that is there, a directory without what ``excluded`` leaves out, read for its digest;
+    ``hold`` as ``content_digest`` has it."""
+    selection = select(tree, path, name, excluded)
     assert selection is not None, "it was made just now"
     content_digest(selection, hold=hold)
     return selection
@@ -109,17 +109,27 @@ def put(selection: Selection, root: int, destination: str, look: Look) -> None:
         os.close(target.fd)
 
 
-def put_unpacked(selection: Selection, root: int, destination: str, look: Look, work: StepWork) -> None:
-    """Unpack the archive that a selection is; with another owner or mode, aside first. Raises ArchiveError."""
+def put_unpacked(
+    selection: Selection,
+    root: int,
+    destination: str,
+    look: Look,
+    work: StepWork,
+    *,
+    excluded: IgnoreRules | None = None,
+) -> None:
+    """Unpack the archive that a selection is, without what ``excluded`` leaves out; with such rules, or another owner
+    or mode, aside first. Raises ArchiveError."""
     with _open_file(selection) as archive:
-        if look == Look():
+        if look.owner is None and look.mode is None and excluded is None:
             directory = destination_path(root, destination)
             os.close(make_directories(root, directory, look))
             work.extract(archive, root, directory)
             return
         scratch = work.scratch()
-        work.extract(archive, scratch, "")
-    put(whole(SourceTree(scratch, name="the archive", keep_owner=True)), root, destination, look)
+        work.extract(archive, scratch, "", mtime=work.dating.instead)
+    tree = SourceTree(scratch, name="the archive", keep_owner=True)
+    put(whole(tree, excluded=excluded), root, destination, look)
 
 
 def put_heredocs(heredocs: Iterable[Heredoc], root: int, destination: str, look: Look) -> None:

@@ -66,6 +66,9 @@ class _RawStep:
         status = {"id": _COPYING, "vertex": digest, "current": count, "timestamp": _now(), "started": started}
         self._tell("statuses", status)
 
+    def missed(self, reason: str) -> None:
+        self.output(f"miss: {reason}\n".encode("utf-8", "backslashreplace"))
+
     def done(self) -> None:
         self._end()
 

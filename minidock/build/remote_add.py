@@ -10,13 +10,12 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.build.cache import Key, make_key
-from minidock.build.copying import octal_mode
+from minidock.build.copy_flags import CopyFlags
 from minidock.build.direct import compose
 from minidock.build.putting import (
     absolute,
     check_count,
     is_unpacked,
-    look_in,
     printable,
     put,
     put_heredocs,
@@ -31,8 +30,7 @@ from minidock.build.tree import DIRECTORY_FLAGS, SourceTree
 from minidock.build.work import Source
 from minidock.build.writer import Look, is_directory_name
 from minidock.errors import MinidockError
-from minidock.model.digest import digest_of, is_digest
-from minidock.model.users import parse_user
+from minidock.model.digest import is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -59,29 +57,27 @@ class RemoteAdd:
 
     __slots__ = (
         "_checksum",
+        "_flags",
         "_keep_git_dir",
-        "_mode",
         "_operands",
-        "_owner",
         "_unpack",
         "destination",
         "heredocs",
         "title",
     )
 
-    def __init__(self, instruction: Add, operands: Sequence[Operand], workdir: str) -> None:
+    def __init__(
+        self, instruction: Add, operands: Sequence[Operand], workdir: str, *, epoch: int | None = None
+    ) -> None:
         """``operands`` are the sources, read. Raises MinidockError for flags that make no sense."""
         self.title = redacted(instruction.location.text)
         self.destination = absolute(workdir, instruction.destination)
         self.heredocs: tuple[Heredoc, ...] = instruction.heredocs
         self._operands = tuple(operands)
-        self._owner = instruction.chown
-        self._mode = octal_mode(instruction.chmod) if instruction.chmod else None
+        self._flags = CopyFlags(instruction, epoch)
         self._unpack = instruction.unpack
         self._keep_git_dir = instruction.keep_git_dir
         self._checksum = _checksum(instruction.checksum, self._operands, len(self.heredocs))
-        if self._owner:
-            parse_user(self._owner)
         check_count("ADD", len(self._operands) + len(self.heredocs), self.destination)
         for operand in self._operands:
             if isinstance(operand, HttpSource) and not operand.name and is_directory_name(self.destination):
@@ -92,13 +88,8 @@ class RemoteAdd:
 
     def keys(self, work: StepWork) -> Iterator[Key]:
         yield make_key(
-            work.below,
-            instruction="ADD",
-            destination=self.destination,
-            chown=self._owner,
-            chmod=self._mode,
-            unpack=self._unpack,
-            heredocs=[[heredoc.name, digest_of(heredoc.body.encode())] for heredoc in self.heredocs],
+            self._flags.below(work),
+            **self._flags.key_inputs(work, "ADD", self.destination, unpack=self._unpack),
             remote=[self._identity(operand, work) for operand in self._operands],
         )
 
@@ -106,6 +97,7 @@ class RemoteAdd:
         parts = [part for operand in self._operands for part in self._parts(operand, work)]
         check_count("ADD", len(parts) + len(self.heredocs), self.destination)
         selected = [part.selection for part in parts]
+        self._flags.begin(work, selected)
         if not any(part.unpack for part in parts) and compose(
             work, self.destination, self._look, selections=selected, heredocs=self.heredocs
         ):
@@ -114,7 +106,7 @@ class RemoteAdd:
             look = self._look(root)
             for part in parts:
                 if part.unpack:
-                    put_unpacked(part.selection, root, self.destination, look, work)
+                    put_unpacked(part.selection, root, self.destination, look, work, excluded=self._flags.excluded)
                 else:
                     put(part.selection, root, self.destination, look)
             put_heredocs(self.heredocs, root, self.destination, look)
@@ -129,7 +121,7 @@ class RemoteAdd:
         if isinstance(operand, HttpSource):
             known = self._checksum or work.fetcher.file(operand, tell).digest
             return ["http", operand.name, known]
-        found = selections(work.open_source(Source()), operand)
+        found = selections(work.open_source(Source()), operand, self._flags.excluded)
         return ["files", *([printable(s.name), s.is_directory, content_digest(s)] for s in found)]
 
     def _parts(self, operand: Operand, work: StepWork) -> Iterator[_Part]:
@@ -137,7 +129,8 @@ class RemoteAdd:
         if isinstance(operand, GitSource):
             fd = work.fetcher.tree(operand, tell, keep=self._keeps(operand))
             work.at_end(lambda: os.close(fd))
-            yield _Part(whole(SourceTree(fd, name=operand.shown, keep_owner=False), hold=_HOLD), False)
+            tree = SourceTree(fd, name=operand.shown, keep_owner=False)
+            yield _Part(whole(tree, excluded=self._flags.excluded, hold=_HOLD), False)
         elif isinstance(operand, HttpSource):
             fetched = work.fetcher.file(operand, tell)
             if self._checksum and fetched.digest != self._checksum:
@@ -151,7 +144,7 @@ class RemoteAdd:
             selection = whole(SourceTree(fd, name=operand.shown, keep_owner=False), name, name, hold=_HOLD)
             yield _Part(selection, is_unpacked(selection, unpack=bool(self._unpack), instead=_INSTEAD))
         else:
-            for selection in selections(work.open_source(Source()), operand):
+            for selection in selections(work.open_source(Source()), operand, self._flags.excluded):
                 content_digest(selection)
                 yield _Part(selection, is_unpacked(selection, unpack=self._unpack, instead=_INSTEAD))
 
@@ -159,7 +152,7 @@ class RemoteAdd:
         return self._keep_git_dir or bool(source.keep_git_dir)
 
     def _look(self, root: int) -> Look:
-        return look_in(root, owner=self._owner, mode=self._mode)
+        return self._flags.look(root)
 
 
 def _checksum(text: str, operands: Sequence[Operand], others: int) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from minidock.model.build_flags import AgentSource, SecretSource
+    from minidock.model.cache_places import CacheFrom, CacheTo
     from minidock.model.mounts import Mount
 
 
@@ -35,7 +36,12 @@ class BuildRequest(NamedTuple):
     ``tags`` are references of any form; ``target`` is a stage's name or number, empty for the last;
     ``network`` is what RUN gets by default, "bridge", "none" or "host". ``pull`` asks for base images anew;
     ``no_cache`` runs every step; ``labels`` are added to the image; ``ulimits`` are what RUN's commands have, as
-    ``--ulimit`` says it, ``run`` the rest of what they have. ``jobs`` is how many stages may run at once.
+    ``--ulimit`` says it, ``run`` the rest of what they have. ``platform`` is what the image is for, in its one
+    spelling, empty for this machine; the variables of ``unset_env`` and the base's labels of ``unset_labels`` are left
+    out of it. ``jobs`` is how many stages may run at once. What a step that fails has left is kept with
+    ``keep_failed``. With ``explain`` the progress says why steps missed the cache. ``no_cache_filter`` names
+    stages whose steps all run; ``cache_from`` is where steps may be taken from that the store does not know,
+    ``cache_to`` where those of this build go.
     """
 
     context: str
@@ -52,4 +58,12 @@ class BuildRequest(NamedTuple):
     run: RunSettings = RunSettings()
     contexts: tuple[str, ...] = ()
     ignorefile: str = ""
+    platform: str = ""
+    unset_env: tuple[str, ...] = ()
+    unset_labels: tuple[str, ...] = ()
     jobs: int = 1
+    no_cache_filter: tuple[str, ...] = ()
+    cache_from: tuple[CacheFrom, ...] = ()
+    cache_to: tuple[CacheTo, ...] = ()
+    keep_failed: bool = False
+    explain: bool = False

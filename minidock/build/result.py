@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minidock.build.cache import CacheRecord, make_key, now
+from minidock.model.dating import later, to_rfc3339
 from minidock.model.oci import History, ImageConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from minidock.build.cache import BuildCache
     from minidock.build.request import BuildRequest
     from minidock.build.state import Line, StageState
     from minidock.build.tools import Outcome, StageResult
@@ -20,14 +19,15 @@ def image_config(
     states: Mapping[int, StageState],
     results: Mapping[int, StageResult],
     target: int,
-    cache: BuildCache,
     request: BuildRequest,
+    *,
+    epoch: int | None,
 ) -> ImageConfig:
     """The configuration of the stage ``target`` with its history.
 
-    Times are those at which the steps ran first, so that a build which is all cached gives the same image: a line
-    without a step has the time of the step before it, or of the first one; an image without any step, of its first
-    build.
+    No clock has a part in it: each line has the time of the latest thing that went into the image so far, and so has
+    the image. To begin with that is the base's own, and above ``scratch`` that of the first step; 1970 where there is
+    none. Where ``epoch`` (SOURCE_DATE_EPOCH, in seconds) is given, that is the time of all that is made here.
     """
     state, labels = states[target], request.labels
     config = state.config.copy()
@@ -36,11 +36,11 @@ def image_config(
     lines = _all_lines(state, states, results)
     if not lines and not labels and config.created:
         return config
-    created = next((outcome.created for _, outcome in lines if outcome.created), "")
-    if not created:
-        created = _first_built(config, lines, cache, no_cache=request.no_cache)
+    first = next((outcome.created for _, outcome in lines if outcome.created), to_rfc3339(0))
+    created = to_rfc3339(epoch) if epoch is not None else config.created or first
     for line, outcome in lines:
-        created = outcome.created or created
+        if epoch is None:
+            created = later(outcome.created, created)
         config.add_layer(outcome.diff_id, History(created=created, created_by=line.created_by))
     config.raw["created"] = created
     return config
@@ -54,15 +54,3 @@ def _all_lines(
     if state.base.stage < 0:
         return own
     return _all_lines(states[state.base.stage], states, results) + own
-
-
-def _first_built(
-    config: ImageConfig, lines: Sequence[tuple[Line, Outcome]], cache: BuildCache, *, no_cache: bool
-) -> str:
-    shown = {name: value for name, value in config.raw.items() if name != "created"}
-    key = make_key((), instruction="image", config=shown, history=[line.created_by for line, _ in lines])
-    record = None if no_cache else cache.find(key)
-    if record is None:
-        record = CacheRecord(None, now())
-        cache.save(key, record)
-    return record.created

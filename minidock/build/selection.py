@@ -19,7 +19,11 @@ from minidock.build.tree import DIRECTORY_FLAGS, open_real
 from minidock.errors import MinidockError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minidock.build.choice import Choice
     from minidock.build.tree import SourceTree
+    from minidock.dockerfile.ignore import IgnoreRules
 
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _QUIETLY = _FILE_FLAGS | os.O_NOATIME
@@ -55,10 +59,11 @@ class Selection:
     ``path`` is its real path in ``tree``; ``name`` the base name that the Dockerfile gave it. A directory's contents
     are ``groups``, parents before children; a single file is the only entry of one group whose directory is its parent.
     ``xattrs`` holds the extended attributes of the entries that have any, by path below the group's root; they are
-    known once the digest is. So is ``held``, the content of small files, as much of it as was asked for.
+    known once the digest is. So are ``held``, the content of small files, as much of it as was asked for; ``heads``,
+    what the ``digest`` was taken of but for the contents; and ``contents``, the hexadecimal sha256 of all of these.
     """
 
-    __slots__ = ("groups", "held", "is_directory", "name", "path", "tree", "xattrs")
+    __slots__ = ("contents", "digest", "groups", "heads", "held", "is_directory", "name", "path", "tree", "xattrs")
 
     def __init__(self, tree: SourceTree, path: str, name: str, *, is_directory: bool, groups: list[Group]) -> None:
         self.tree = tree
@@ -68,6 +73,9 @@ class Selection:
         self.groups = groups
         self.xattrs: dict[str, dict[str, bytes]] = {}
         self.held: dict[str, memoryview] = {}
+        self.heads: list[bytes] = []
+        self.contents = ""
+        self.digest = ""
 
     @property
     def base(self) -> str:
@@ -89,10 +97,11 @@ def join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory and name else directory or name
 
 
-def select(tree: SourceTree, path: str, name: str) -> Selection | None:
+def select(tree: SourceTree, path: str, name: str, excluded: IgnoreRules | None = None) -> Selection | None:
     """What lies at the real path ``path``, ignore rules applied; None if there is nothing or all of it is ignored.
 
-    Sockets are passed over. Raises OSError for what cannot be read.
+    ``excluded`` are further rules, about the paths below a directory and about the ``name`` of anything else. Sockets
+    are passed over. Raises OSError for what cannot be read.
     """
     try:
         fd = open_real(tree.fd, path)
@@ -104,37 +113,62 @@ def select(tree: SourceTree, path: str, name: str) -> Selection | None:
     finally:
         os.close(fd)
     if stat.S_ISDIR(status.st_mode):
-        found = Selection(tree, path, name, is_directory=True, groups=_walk(tree, path))
+        found = select_below(tree, path, excluded=excluded, name=name)
         return None if found.empty and tree.ignored(path) else found
-    if tree.ignored(path) or stat.S_ISSOCK(status.st_mode):
+    if tree.ignored(path) or stat.S_ISSOCK(status.st_mode) or (excluded is not None and excluded.matches(name)):
         return None
     entry = Entry(os.path.basename(path), status, link)
     return Selection(tree, path, name, is_directory=False, groups=[Group("", [entry])])
 
 
-def _walk(tree: SourceTree, root: str) -> list[Group]:
+def select_below(
+    tree: SourceTree,
+    path: str,
+    *,
+    choice: Choice | None = None,
+    excluded: IgnoreRules | None = None,
+    name: str = "",
+) -> Selection:
+    """What is in the directory at the real path ``path``: what ``choice`` chooses, ignore rules and the rules
+    ``excluded`` applied; perhaps nothing. Raises OSError for what cannot be read, and for what is no directory."""
+    choices: list[Choice] = [] if choice is None else [choice]
+    for rules, above in ((tree.rules, path), (excluded, "")):
+        if rules is not None:
+            from minidock.build.choice import Ignoring
+
+            choices.append(Ignoring(rules, above))
+    return Selection(tree, path, name, is_directory=True, groups=_walk(tree, path, choices))
+
+
+def _walk(tree: SourceTree, root: str, choices: Sequence[Choice]) -> list[Group]:
+    if choices:
+        from minidock.build.choice import choose
     groups: list[Group] = []
-    ignored: set[str] = set()
+    passed: set[str] = set()
     pending = [""]
     while pending:
         path = pending.pop()
-        group, directories = _list(tree, root, path)
+        only = choices[0].only(path) if choices else ""
+        group, directories = _find(tree, root, path, only) if only else _list(tree, root, path)
         groups.append(group)
-        if tree.rules is not None:
-            kept: list[Entry] = []
-            for entry in group.entries:
-                full = join(root, join(path, entry.name))
-                if tree.rules.matches(full):
-                    if entry.name not in directories:
-                        continue
-                    if tree.rules.prunes(full):
-                        directories.remove(entry.name)
-                        continue
-                    ignored.add(join(path, entry.name))
-                kept.append(entry)
-            group.entries[:] = kept
+        if choices:
+            choose(path, group.entries, directories, choices, passed)
         pending.extend(sorted((join(path, name) for name in directories), reverse=True))
-    return _without_empty(groups, ignored) if ignored else groups
+    return _without_empty(groups, passed) if passed else groups
+
+
+def _find(tree: SourceTree, root: str, path: str, name: str) -> tuple[Group, set[str]]:
+    """As ``_list``, of one name."""
+    fd = open_real(tree.fd, join(root, path), DIRECTORY_FLAGS)
+    try:
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+    except FileNotFoundError:
+        return Group(path, []), set()
+    finally:
+        os.close(fd)
+    entries = [] if stat.S_ISSOCK(status.st_mode) else [Entry(name, status, link)]
+    return Group(path, entries), {name} if stat.S_ISDIR(status.st_mode) else set()
 
 
 def _list(tree: SourceTree, root: str, path: str) -> tuple[Group, set[str]]:
@@ -163,24 +197,24 @@ def _list(tree: SourceTree, root: str, path: str) -> tuple[Group, set[str]]:
     return Group(path, entries), directories
 
 
-def _without_empty(groups: list[Group], ignored: set[str]) -> list[Group]:
-    """Leave out the ignored directories below which nothing was brought back by an exception."""
+def _without_empty(groups: list[Group], passed: set[str]) -> list[Group]:
+    """Leave out the passed directories below which nothing was taken."""
     wanted: set[str] = set()
     for group in reversed(groups):
         group.entries[:] = [
-            entry for entry in group.entries if (path := join(group.path, entry.name)) not in ignored or path in wanted
+            entry for entry in group.entries if (path := join(group.path, entry.name)) not in passed or path in wanted
         ]
         if group.entries:
             wanted.add(group.path)
-    return [group for group in groups if group.path not in ignored or group.path in wanted]
+    return [group for group in groups if group.path not in passed or group.path in wanted]
 
 
 def content_digest(selection: Selection, *, hold: int = 0) -> str:
     """The hexadecimal sha256 over path, type, mode, owner, size, link target, device, extended attributes and content
     of every entry; never over times. The context's files count as root's, which is what they become.
 
-    Fills ``selection.xattrs``, and ``held`` with at most ``hold`` bytes that need not be read again. Raises OSError, or
-    MinidockError if a file changes meanwhile.
+    Fills all of the selection that is known only then, and ``held`` with at most ``hold`` bytes that need not be read
+    again. Raises OSError, or MinidockError if a file changes meanwhile.
     """
     digester = _Digester(selection, hold)
     for group in selection.groups:
@@ -189,18 +223,21 @@ def content_digest(selection: Selection, *, hold: int = 0) -> str:
             digester.add(fd, group)
         finally:
             os.close(fd)
-    return digester.hexdigest()
+    selection.heads = digester.heads
+    selection.contents, selection.digest = digester.hexdigests()
+    return selection.digest
 
 
 class _Digester:
-    __slots__ = ("_contents", "_heads", "_is_directory", "_keep_owner", "_links", "_selection")
+    __slots__ = ("_contents", "_hash", "_is_directory", "_keep_owner", "_links", "_selection", "heads")
 
     def __init__(self, selection: Selection, hold: int) -> None:
         self._contents = Contents(small=SMALL, hold=hold)
         self._selection = selection
         self._is_directory = selection.is_directory
         self._keep_owner = selection.tree.keep_owner
-        self._heads = hashlib.sha256()
+        self._hash = hashlib.sha256()
+        self.heads: list[bytes] = []
         self._links: dict[tuple[int, int], str] = {}
 
     def add(self, directory: int, group: Group) -> None:
@@ -213,11 +250,15 @@ class _Digester:
             else:
                 xattrs = read_xattrs(f"/proc/self/fd/{directory}/{entry.name}")
                 heads.append(self._head(path, entry.status, 0, entry.link, xattrs))
-        self._heads.update(b"".join(heads))
+        joined = b"".join(heads)
+        self._hash.update(joined)
+        self.heads.append(joined)
 
-    def hexdigest(self) -> str:
-        """The heads say where each content ends, so that one digest of all contents will do."""
-        return hashlib.sha256(self._heads.digest() + self._contents.digest()).hexdigest()
+    def hexdigests(self) -> tuple[str, str]:
+        """The digests of all contents, and of everything. The heads say where each content ends, so that one digest of
+        all contents will do."""
+        contents = self._contents.digest()
+        return contents.hex(), hashlib.sha256(self._hash.digest() + contents).hexdigest()
 
     def _file(self, directory: int, group: Group, number: int, path: str) -> bytes:
         """Read a file; its status, as it is found now, is put into the group."""

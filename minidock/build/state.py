@@ -76,9 +76,10 @@ def environment(config: Mapping[str, Any]) -> dict[str, str]:
 
 class StageState:
     """A stage: ``config`` is what its image will say, ``env`` what its steps see (ENV and ARG, the later one wins),
-    ``declared`` the ARGs with values in the order of declaration, ``lines`` its history.
+    ``declared`` the ARGs in the order of declaration, with their values if they have any, ``lines`` its history.
 
-    ``find_source`` gives what ``--from=NAME`` means in this stage. ``cmd_set`` says whether this stage had a CMD of its
+    ``find_source`` gives what ``--from=NAME`` means in this stage; ``parent`` is the stage that it stands on, if it is
+    one; ``platform`` is what its commands are programs for. ``cmd_set`` says whether this stage had a CMD of its
     own: an ENTRYPOINT drops an inherited one.
     """
 
@@ -95,6 +96,8 @@ class StageState:
         "lines",
         "name",
         "network",
+        "parent",
+        "platform",
         "settings",
         "ulimits",
     )
@@ -111,6 +114,7 @@ class StageState:
         escape: str,
         find_source: Callable[[str], Source],
         parent: StageState | None = None,
+        platform: str = "",
         ulimits: tuple[str, ...] = (),
         settings: RunSettings | None = None,
     ) -> None:
@@ -124,6 +128,8 @@ class StageState:
         self.settings = settings or RunSettings()
         self.escape = escape
         self.find_source = find_source
+        self.parent = parent
+        self.platform = platform
         self.cmd_set = False
         self.lines: list[Line] = []
         self.declared: dict[str, str] = dict(parent.declared) if parent else {}
@@ -150,7 +156,7 @@ class StageState:
         """ARG: for the steps from here on, not for the image."""
         if value is not None:
             self.env[name] = value
-            self.declared[name] = value
+        self.declared[name] = value or ""
 
     @property
     def shell(self) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from minidock.build.cache import CacheRecord, now
+from minidock.build.cache import CacheRecord
 from minidock.build.tools import usable
 from minidock.build.tree import DIRECTORY_FLAGS, SourceTree
+from minidock.model.dating import Dating, to_rfc3339
 from minidock.model.digest import chain_id
 from minidock.store.files import remove_tree
 
@@ -31,18 +32,25 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """One step at work: its writable layer is made when it is first asked for. See ``work.StepWork``."""
+    """One step at work: its writable layer is made when it is first asked for. See ``work.StepWork``.
+
+    ``since`` is the time of what the step stands on, ``newest`` the latest of that and of what it adds, in seconds.
+    """
 
     __slots__ = (
+        "_above",
         "_composed",
         "_ensured",
         "_open",
         "_prepared",
         "_results",
+        "_since",
         "_tools",
         "_writable",
         "below",
         "context_parts",
+        "dating",
+        "newest",
         "progress",
     )
 
@@ -55,7 +63,10 @@ class Work:
         progress: StepProgress,
         *,
         context_parts: dict[tuple[Source, str], ContextPart],
+        since: int = 0,
     ) -> None:
+        self._since = self.newest = since
+        self.dating = Dating()
         self._tools = tools
         self._results = results
         self.context_parts = context_parts
@@ -64,6 +75,7 @@ class Work:
         self._ensured = False
         self._composed: Composed | None = None
         self._open = ExitStack()
+        self._above = below
         self.below = below
         self.progress = progress
 
@@ -93,12 +105,36 @@ class Work:
     def staging(self) -> Staging:
         return self._tools.staging
 
+    def date(self, epoch: int | None, newest: int | None) -> None:
+        given = newest if epoch is None else epoch
+        # A layer that stands on nothing has nothing of what is beneath.
+        since = self._since if self.below else 0
+        self.dating = Dating(epoch, since if given is None else given)
+        self.newest = max(since, newest or 0) if epoch is None else epoch
+
+    def cut_times(self, epoch: int | None) -> None:
+        if epoch is not None:
+            self.dating, self.newest = Dating(epoch), epoch
+
+    @property
+    def created(self) -> str:
+        """When what the step has made counts as made (RFC 3339): no clock decides that."""
+        return to_rfc3339(self.newest)
+
     def meanwhile(self) -> None:
         self._tools.pending.finish()
 
     def mounts(self) -> RootMount:
         self._prepare()
         return self._tools.rootfs.mounts(self.below, self._writable)
+
+    def open_below(self) -> AbstractContextManager[int]:
+        self._ensure_below()
+        return self._tools.rootfs.open_root(self.below, None)
+
+    def stand_alone(self) -> None:
+        self.below = ()
+        self._ensured = False
 
     def open_root(self) -> AbstractContextManager[int]:
         self._prepare()
@@ -125,8 +161,8 @@ class Work:
     def source_layers(self, source: Source) -> tuple[str, ...] | None:
         return self._results[source.stage].diff_ids if source.stage >= 0 else source.image
 
-    def extract(self, archive: BinaryIO, root: int, directory: str) -> None:
-        self._tools.rootfs.extract(archive, root, directory)
+    def extract(self, archive: BinaryIO, root: int, directory: str, *, mtime: int | None = None) -> None:
+        self._tools.rootfs.extract(archive, root, directory, mtime=mtime)
 
     def at_end(self, callback: Callable[[], None]) -> None:
         self._open.callback(callback)
@@ -138,16 +174,18 @@ class Work:
             tools.cache.touch(key)
             return record.diff_id
         from minidock.build.direct import compose
+        from minidock.build.placement import newest_of
         from minidock.build.writer import Look
 
         alone = f"{self._writable}-alone"
         with Work(tools, self._results, (), alone, self.progress, context_parts=self.context_parts) as work:
+            work.date(None, newest_of([selection]))
             if not compose(work, destination, lambda _: Look(), selections=[selection], heredocs=()):
                 return None
             layer = work.commit(())
         if layer is None:
             return None
-        tools.pending.add_record(key, CacheRecord(layer.digest, now()))
+        tools.pending.add_record(key, CacheRecord(layer.digest, work.created))
         return layer.digest
 
     def mount_source(self, source: Source, *, writable: bool) -> RootMount:
@@ -174,12 +212,25 @@ class Work:
 
     def commit(self, stubs: Collection[str]) -> Descriptor | None:
         """The step's difference as a layer, or None if there is none."""
-        if self._composed is not None:
-            return self._composed.layer
+        layer = self._composed.layer if self._composed is not None else self._packed(stubs)
+        if layer is not None and self.below != self._above:
+            self._make_ready(layer.digest)
+        return layer
+
+    def _make_ready(self, diff_id: str) -> None:
+        """What was made above nothing is to be used above the layers that the step stood on before."""
+        if not self._tools.rootfs.driver.has((*self._above, diff_id)):
+            # There it has to be unpacked anew, and that is done from its blob.
+            self._tools.pending.finish()
+
+    def _packed(self, stubs: Collection[str]) -> Descriptor | None:
         self._prepare()
         tools = self._tools
+        dating = None
+        if self.dating != Dating():
+            dating = self.dating.above(os.stat(self._writable).st_mtime_ns)
         return tools.rootfs.commit(
-            self.below, self._writable, tools.staging, stubs=stubs, store=tools.pending.add_layer
+            self.below, self._writable, tools.staging, stubs=stubs, dating=dating, store=tools.pending.add_layer
         )
 
     def _ensure(self, layers: tuple[str, ...]) -> None:

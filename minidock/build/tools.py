@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from minidock.build.cache import BuildCache, CacheRecord, Key
+    from minidock.build.cache_records import Offer
     from minidock.build.contexts import Contexts
+    from minidock.build.explaining import Explainer
     from minidock.build.pending import Pending
     from minidock.build.progress import Progress, StepProgress
     from minidock.build.work import RunStep
     from minidock.dockerfile.excerpt import Source as Text
+    from minidock.errors import BuildError
     from minidock.model.oci import Descriptor
     from minidock.rootfs import Rootfs
     from minidock.store.blobs import Blobs
@@ -36,16 +39,31 @@ class Outcome(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """A stage that is done: its layers as a manifest has them, the same plain, and the outcome of each own line."""
+    """A stage that is done: its layers as a manifest has them, the same plain, and the outcome of each own line.
+    ``created`` is the latest time of what went into it (RFC 3339), empty where nothing tells."""
 
     layers: tuple[Descriptor, ...]
     diff_ids: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
+    created: str = ""
+
+
+class Elsewhere(Protocol):
+    """Caches of elsewhere; the exchange's."""
+
+    def fetch(self, tools: Tools, key: Key, below: Sequence[str]) -> CacheRecord | None:
+        """The record of a step that stands on the layers ``below`` (diff IDs), once its layer is in the store."""
+
+    def offered(self, key: Key) -> Offer | None:
+        """What one of them says to have for a step, with nothing fetched."""
 
 
 class Tools(NamedTuple):
     """What steps work with, in the process that runs them: ``pending``, ``staging``, ``run`` and ``progress`` are its
-    own."""
+    own. ``no_cache`` is about every stage, ``uncached`` about those of these numbers; ``imports`` are caches of
+    elsewhere. ``project`` tells builds of one Dockerfile and context from others; ``explainer`` says why a step missed
+    the cache, where that was asked for. What a step that fails has left is kept with ``keep_failed``; ``before_shell``
+    is called before a shell is opened where a command failed, None opens none."""
 
     rootfs: Rootfs
     blobs: Blobs
@@ -57,6 +75,16 @@ class Tools(NamedTuple):
     progress: Progress
     text: Text
     no_cache: bool
+    uncached: frozenset[int] = frozenset()
+    project: str = ""
+    explainer: Explainer | None = None
+    imports: Elsewhere | None = None
+    keep_failed: bool = False
+    before_shell: Callable[[BuildError], None] | None = None
+
+    def runs_all(self, stage: int) -> bool:
+        """Whether the steps of the stage of that number run although the cache has them."""
+        return self.no_cache or stage in self.uncached
 
 
 def usable(tools: Tools, key: Key) -> CacheRecord | None:
@@ -66,3 +94,9 @@ def usable(tools: Tools, key: Key) -> CacheRecord | None:
         return record
     tools.staging.lean_on([record.diff_id])
     return record if tools.blobs.has(record.diff_id) else None
+
+
+def fetched(tools: Tools, key: Key, below: Sequence[str]) -> CacheRecord | None:
+    """What the caches of elsewhere have for a step on top of the layers ``below`` (diff IDs), which the store does not
+    know; the layer stays in the store until the build ends."""
+    return None if tools.imports is None else tools.imports.fetch(tools, key, below)

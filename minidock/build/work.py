@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minidock.build.selection import Selection
     from minidock.build.sources.fetcher import Fetcher
     from minidock.build.tree import SourceTree
+    from minidock.model.dating import Dating
     from minidock.model.run_mounts import Agent
     from minidock.model.steps import RootMount
     from minidock.store.staging import Staging
@@ -53,10 +54,14 @@ class RunStep(Protocol):
         insecure: bool = False,
         hosts: Sequence[tuple[str, str]] = (),
         shm_size: int = 0,
+        terminal: bool = False,
+        devices: Mapping[str, Any] | None = None,
     ) -> RunResult:
-        """``mounts`` are as ``model.spec.step_spec`` has them; ``agents`` are reached at sockets inside; ``hosts`` are
-        further names with addresses. ``meanwhile`` is called once, while the command starts; an exception of it ends
-        the command.
+        """With ``terminal`` the command has a terminal, which is joined to the one that descriptors 0 and 2 of this
+        process are; else it has no input, and its output goes to ``on_output``. ``mounts`` are as
+        ``model.spec.step_spec`` has them; ``agents`` are reached at sockets inside; ``hosts`` are further names with
+        addresses; ``devices`` are nodes, rules and groups, as ``runtime.cdi`` gives them. ``meanwhile`` is called once,
+        while the command starts; an exception of it ends the command.
 
         Raises ContainerStartError if the command cannot be started.
         """
@@ -122,6 +127,18 @@ class StepWork(Protocol):
         """The diff IDs that the step stands on, lowest first."""
 
     @property
+    def dating(self) -> Dating:
+        """The times of what the step's layer holds, as ``date`` or ``cut_times`` has set them."""
+
+    def date(self, epoch: int | None, newest: int | None) -> None:
+        """Let nothing in the layer have the time of the build, in a step that gives all that it copies a time of its
+        own. Instead it is ``epoch`` (SOURCE_DATE_EPOCH), or without one the time of the latest thing that is copied,
+        ``newest``, or where nothing is, that of what the step stands on. All in seconds."""
+
+    def cut_times(self, epoch: int | None) -> None:
+        """Cut times of the layer that are later than ``epoch`` to it."""
+
+    @property
     def progress(self) -> StepProgress: ...
 
     @property
@@ -153,6 +170,13 @@ class StepWork(Protocol):
     def mounts(self) -> RootMount:
         """The writable root file system, to be mounted by the runtime."""
 
+    def open_below(self) -> AbstractContextManager[int]:
+        """The merged tree of the layers that the step stands on, to be read only, as a directory descriptor."""
+
+    def stand_alone(self) -> None:
+        """Let the step stand on no layers at all from now on: what its layer holds is the same above any others
+        (``--link``), and nothing of it is left out because it is beneath already."""
+
     def open_root(self) -> AbstractContextManager[int]:
         """The writable root file system as a directory descriptor."""
 
@@ -166,9 +190,9 @@ class StepWork(Protocol):
     def source_layers(self, source: Source) -> tuple[str, ...] | None:
         """The diff IDs of a stage or image; None for the context, which has none."""
 
-    def extract(self, archive: BinaryIO, root: int, directory: str) -> None:
+    def extract(self, archive: BinaryIO, root: int, directory: str, *, mtime: int | None = None) -> None:
         """Unpack a plain tar stream into a directory of an open root, never outside of it. ``directory`` is relative
-        and real. Raises ArchiveError, OSError."""
+        and real; ``mtime``, in seconds, is for directories that the archive lacks. Raises ArchiveError, OSError."""
 
     def at_end(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when the step ends, however it does."""

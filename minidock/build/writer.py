@@ -22,26 +22,41 @@ if TYPE_CHECKING:
 
     from minidock.build.selection import Selection
     from minidock.build.tree import SourceTree
+    from minidock.dockerfile.modes import SymbolicMode
 
 _SECOND = 10**9
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Look(NamedTuple):
-    """What --chown and --chmod ask for: None where the source's own stays."""
+    """What --chown and --chmod ask for: None where the source's own stays. Times later than ``newest``, in seconds, are
+    cut to it; None keeps them."""
 
     owner: tuple[int, int] | None = None
-    mode: int | None = None
+    mode: int | SymbolicMode | None = None
+    newest: int | None = None
 
     def mode_of(self, status: os.stat_result) -> int:
         """The mode, without its type, that a file with ``status`` gets."""
-        return stat.S_IMODE(status.st_mode) if self.mode is None else self.mode
+        return self.mode_for(stat.S_IMODE(status.st_mode), directory=stat.S_ISDIR(status.st_mode))
+
+    def mode_for(self, mode: int, *, directory: bool = False) -> int:
+        """The mode of what would have ``mode`` otherwise."""
+        if self.mode is None:
+            return mode
+        return self.mode if isinstance(self.mode, int) else self.mode.of(mode, directory=directory)
 
     def owner_of(self, status: os.stat_result, tree: SourceTree) -> tuple[int, int]:
         """The owner that a file of ``tree`` with ``status`` gets."""
         if self.owner is not None:
             return self.owner
         return (status.st_uid, status.st_gid) if tree.keep_owner else (0, 0)
+
+    def seconds(self, status: os.stat_result) -> int:
+        """The time that a copy gets: in whole seconds, since a layer has no others, and cutting them later costs a call
+        for each."""
+        seconds = status.st_mtime_ns // _SECOND
+        return seconds if self.newest is None else min(seconds, self.newest)
 
 
 class Target(NamedTuple):
@@ -86,7 +101,7 @@ def destination_path(root_fd: int, destination: str) -> str:
 def make_directories(root_fd: int, path: str, look: Look) -> int:
     """Make ``path`` (relative, real) and what is missing above it; return a descriptor of it, opened for reading."""
     uid, gid = look.owner or (0, 0)
-    mode = 0o755 if look.mode is None else look.mode
+    mode = look.mode_for(0o755, directory=True)
     try:
         return mkdirs_in_root(root_fd, path or ".", mode=mode, uid=uid, gid=gid, flags=DIRECTORY_FLAGS)
     except NotADirectoryError:
@@ -169,7 +184,7 @@ class Writer:
                 else:
                     _write_all(out, data)
                 if plain and not mode & self._umask and self._owner(status) == (0, 0) and path not in self._xattrs:
-                    os.utime(out, ns=_times(status))
+                    os.utime(out, ns=self._times(status))
                 else:
                     self._finish(out, entry, path)
             finally:
@@ -184,6 +199,10 @@ class Writer:
 
     def _mode(self, status: os.stat_result) -> int:
         return self._look.mode_of(status)
+
+    def _times(self, status: os.stat_result) -> tuple[int, int]:
+        seconds = self._look.seconds(status) * _SECOND
+        return seconds, seconds
 
     def _owner(self, status: os.stat_result) -> tuple[int, int]:
         return self._look.owner_of(status, self._selection.tree)
@@ -209,13 +228,18 @@ class Writer:
                     f"cannot copy the directory {path!r}: what exists there is not a directory",
                     hint="a link to a directory counts as a file: name the directory it leads to as destination",
                 ) from None
-            return
         self._made.append((path, entry))
 
     def _special(self, entry: Entry, path: str, name: str, target: int) -> None:
         status = entry.status
         if entry.link:
-            _replacing(name, target, lambda: os.symlink(entry.link, name, dir_fd=target))
+            try:
+                os.symlink(entry.link, name, dir_fd=target)
+            except FileExistsError:
+                selection, look = self._selection, self._look
+                if path not in self._xattrs and is_link_there(selection, entry, look, target=target, name=name):
+                    return
+                _replacing(name, target, lambda: os.symlink(entry.link, name, dir_fd=target))
         else:
             mode = stat.S_IFMT(status.st_mode) | 0o600
             _replacing(name, target, lambda: os.mknod(name, mode, status.st_rdev, dir_fd=target))
@@ -226,16 +250,17 @@ class Writer:
             os.chmod(name, self._mode(status), dir_fd=target)
         for key, value in self._xattrs.get(path, {}).items():
             set_xattr(f"/proc/self/fd/{target}/{name}", key, value)
-        os.utime(name, ns=_times(status), dir_fd=target, follow_symlinks=False)
+        os.utime(name, ns=self._times(status), dir_fd=target, follow_symlinks=False)
 
     def _finish(self, fd: int, entry: Entry, path: str) -> None:
-        """Owner, mode, attributes and time of what is new, in the one order in which none undoes another."""
+        """Owner, mode, attributes and time of what is new, in the one order in which none undoes another; a directory
+        that was there takes them, too."""
         status = entry.status
         os.fchown(fd, *self._owner(status))
         os.fchmod(fd, self._mode(status))
         for key, value in self._xattrs.get(path, {}).items():
             set_xattr(fd, key, value)
-        os.utime(fd, ns=_times(status))
+        os.utime(fd, ns=self._times(status))
 
 
 def looks_alike(selection: Selection, entry: Entry, look: Look, there: os.stat_result) -> bool:
@@ -244,8 +269,8 @@ def looks_alike(selection: Selection, entry: Entry, look: Look, there: os.stat_r
     kind = stat.S_IFMT(wanted.st_mode)
     mode = kind | (0o777 if kind == stat.S_IFLNK else look.mode_of(wanted))
     owner = look.owner_of(wanted, selection.tree)
-    seconds = wanted.st_mtime_ns // _SECOND
-    if (there.st_mode, there.st_uid, there.st_gid, there.st_mtime_ns // _SECOND) != (mode, *owner, seconds):
+    found = (there.st_mode, there.st_uid, there.st_gid, there.st_mtime_ns // _SECOND)
+    if found != (mode, *owner, look.seconds(wanted)):
         return False
     return kind != stat.S_IFREG or there.st_size == wanted.st_size
 
@@ -268,10 +293,12 @@ def is_there(selection: Selection, entry: Entry, path: str, look: Look, *, sourc
         os.close(new)
 
 
-def _times(status: os.stat_result) -> tuple[int, int]:
-    """The times of a copy: whole seconds, since a layer has no others, and cutting them later costs a call for each."""
-    seconds = status.st_mtime_ns // _SECOND * _SECOND
-    return seconds, seconds
+def is_link_there(selection: Selection, entry: Entry, look: Look, *, target: int, name: str) -> bool:
+    """As ``is_there`` for a symbolic link, which has no extended attributes, where there is something of its name."""
+    there = os.stat(name, dir_fd=target, follow_symlinks=False)
+    if not looks_alike(selection, entry, look, there) or os.readlink(name, dir_fd=target) != entry.link:
+        return False
+    return not read_xattrs(f"/proc/self/fd/{target}/{name}")
 
 
 def _copy_content(fd: int, out: int, entry: Entry) -> None:
@@ -330,7 +357,7 @@ def write_file(directory: int, name: str, data: bytes, look: Look) -> None:
     try:
         _write_all(fd, data)
         os.fchown(fd, *(look.owner or (0, 0)))
-        os.fchmod(fd, 0o644 if look.mode is None else look.mode)
+        os.fchmod(fd, look.mode_for(0o644))
     finally:
         os.close(fd)
 

@@ -78,6 +78,8 @@ OPTIONS = (
     Option(("--ulimit",), "Set a resource limit; -1 is unlimited.", "NAME=SOFT[:HARD]", many=True),
     Option(("--sysctl",), "Set a kernel parameter of the container's own namespaces.", "NAME=VALUE", many=True),
     Option(("--network", "--net"), "bridge, none or host.", "NETWORK", default="bridge"),
+    Option(("--platform",), "What the image has to be for.", "OS/ARCH[/VARIANT]"),
+    Option(("--pull",), "Pull the image always, if it is missing, or never.", "POLICY"),
     Option(("--init",), "Run an init inside that forwards signals and reaps processes."),
     Option(("--stop-signal",), "The signal that asks the container to stop.", "SIGNAL"),
     Option(("--stop-timeout",), "Seconds from the stop signal to SIGKILL; -1 for ever.", "SECONDS", read=read_seconds),
@@ -93,7 +95,7 @@ NOT_YET = (
     "--health-start-interval --health-start-period --health-timeout --ip --ip6 --ipc --isolation --kernel-memory "
     "--label-file --link --link-local-ip --log-driver --log-opt --mac-address -m --memory --memory-reservation "
     "--memory-swap --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable --oom-score-adj "
-    "--pid --pids-limit --platform -p --publish -P --publish-all --pull -q --quiet --restart --runtime --sig-proxy "
+    "--pid --pids-limit -p --publish -P --publish-all -q --quiet --restart --runtime --sig-proxy "
     "--storage-opt --use-api-socket --userns --uts --volume-driver"
 )
 
@@ -130,6 +132,10 @@ def create_options(flags: dict[str, Any]) -> CreateOptions:
         "device_cgroup_rules": flags["device_cgroup_rule"],
         "group_add": flags["group_add"],
     }
+    if flags["platform"]:
+        options["platform"] = flags["platform"]
+    if flags["pull"]:
+        options["pull"] = flags["pull"]
     if entrypoint is not None:
         options["entrypoint"] = (entrypoint,) if entrypoint else ()
     if flags["stop_timeout"] is not None:

@@ -10,7 +10,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from minidock.cli.text import printable, size
-from minidock.model.events import BEGIN, CACHED, CANCELED, COPIED, DONE, ENDS, ERROR, OUTPUT, WARNING, Event
+from minidock.model.events import BEGIN, CACHED, CANCELED, COPIED, DONE, ENDS, ERROR, MISSED, OUTPUT, WARNING, Event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +33,10 @@ _ATTRIBUTES = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 class _Step:
-    """A step; ``stage`` is what its title's label says before the numbers, None for one without a label."""
+    """A step; ``stage`` is what its title's label says before the numbers, None for one without a label. ``misses``
+    say why the cache had it not, where that was asked for."""
 
-    __slots__ = ("_rest", "begun", "copied", "ended", "how", "message", "stage", "tail", "title")
+    __slots__ = ("_rest", "begun", "copied", "ended", "how", "message", "misses", "stage", "tail", "title")
 
     def __init__(self, title: str, begun: float) -> None:
         self.title = clean(title.replace("\n", " "))
@@ -46,6 +47,7 @@ class _Step:
         self.how = ""
         self.message = ""
         self.copied = 0
+        self.misses: list[str] = []
         self.tail: deque[tuple[float, str]] = deque(maxlen=_TAIL)
         self._rest = b""
 
@@ -101,6 +103,8 @@ class Board:
             known.output(event.when, event.data)
         elif event.kind == COPIED:
             known.copied = event.size
+        elif event.kind == MISSED:
+            known.misses.append(clean(event.text.replace("\n", " ")))
         elif event.kind in ENDS:
             known.end(event)
 
@@ -143,8 +147,13 @@ class Board:
             if len(ended) > 1 and (together == _STEPS or (together == _STAGES and len(ended) == len(every))):
                 lines.append(_together(stage, ended, width))
                 steps = [step for step in every if step not in ended]
+            elif together == _STEPS and len(ended) == 1 < len(every):
+                # What runs has more to say than the one step before it.
+                steps = [step for step in every if step not in ended]
             for step in steps:
                 lines.append(_step_line(step, width, now))
+                if tail or said:
+                    lines += [_cut(f" => => miss: {reason}", 0 if said else width, "yellow") for reason in step.misses]
                 if said and step.stage is None and step.how == DONE:
                     lines += [Text(f" => => {line}", style=_STYLES[DONE]) for _, line in step.tail]
                 if not step.how:
@@ -201,7 +210,8 @@ def _warning(text: str, width: int) -> Text:
 
 
 def _cut(text: str, width: int, style: str) -> Text:
-    return Text(_fit(text, width).rstrip() if cell_len(text) > width else text, style=style)
+    """A line of at most ``width`` cells, the whole text where that is 0."""
+    return Text(_fit(text, width).rstrip() if 0 < width < cell_len(text) else text, style=style)
 
 
 def _fit(text: str, width: int) -> str:

@@ -13,37 +13,48 @@ from typing import TYPE_CHECKING
 from minidock.model.events import OVER, Event, encode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Iterator
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAM = (
     "import json, sys\nsys.path[:] = json.loads(sys.argv[1])\nfrom minidock.cli.progress_view import main\nmain()\n"
 )
 _SHOW_CURSOR = b"\x1b[?25h"
-_TERMINATED = 128 + signal.SIGTERM
-# The keyboard's interrupt is for the build; the view ends when the build has said everything.
-_NOT_FOR_THE_VIEW = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+# Who asks for an end asks the build; the view ends when the build has said everything.
+_NOT_FOR_THE_VIEW = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-@contextmanager
-def live_view() -> Iterator[int]:
-    """A descriptor for the events of a build (``progress_form`` "events"), which are drawn on standard error while the
-    context lasts. At its end everything is drawn and the terminal is as it was."""
-    pid, events = _start()
-    before = signal.signal(signal.SIGTERM, _on_termination(os.getpid()))
-    try:
-        yield events
-    finally:
+class LiveView:
+    """A view that runs: ``events`` is a descriptor for the events of a build (``progress_form`` "events")."""
+
+    __slots__ = ("_pid", "events")
+
+    def __init__(self) -> None:
+        self._pid, self.events = _start()
+
+    def end(self) -> None:
+        """Draw everything and give the terminal back as it was; what is told later is lost."""
+        pid, self._pid = self._pid, 0
+        if not pid:
+            return
         with suppress(BrokenPipeError):
-            os.write(events, encode_event(Event(OVER, "", time.monotonic())))
-        os.close(events)
+            os.write(self.events, encode_event(Event(OVER, "", time.monotonic())))
         _, status = os.waitpid(pid, 0)
         if status:
             # Killed: it may have left the cursor hidden.
             with suppress(OSError):
                 os.write(2, _SHOW_CURSOR)
-        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def live_view() -> Iterator[LiveView]:
+    """A view on standard error while the context lasts, or until its ``end``."""
+    view = LiveView()
+    try:
+        yield view
+    finally:
+        view.end()
+        os.close(view.events)
 
 
 def _start() -> tuple[int, int]:
@@ -64,18 +75,3 @@ def _start() -> tuple[int, int]:
     finally:
         os.close(source)
     return pid, events
-
-
-class _Terminated(SystemExit):
-    """The build was asked to end: it takes its steps down and lets the view end first."""
-
-
-def _on_termination(builder: int) -> Callable[[int, FrameType | None], None]:
-    def end(number: int, _: FrameType | None) -> None:
-        if os.getpid() == builder:
-            raise _Terminated(_TERMINATED)
-        # A process that was forked for a step: it dies of the signal, as it would have done.
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-    return end

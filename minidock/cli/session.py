@@ -31,6 +31,10 @@ class Session:
             self._engine = make_engine(self._values)
         return self._engine
 
+    def be_verbose(self) -> None:
+        """As if ``--debug`` had been given; before the engine is made."""
+        self._values["debug"] = self.debug = True
+
     def print(self, text: str) -> None:
         """One line on standard output."""
         try:

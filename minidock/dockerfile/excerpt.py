@@ -39,20 +39,34 @@ class Source(NamedTuple):
 
 
 def excerpt(text: str, *, filename: str, line: int, end_line: int) -> str:
-    """The lines ``line`` to ``end_line`` marked ``>>>``, with up to two neighbours on each side (one, if several lines
-    are marked), between rules and under ``filename:line``. Ready to print, no newline at the end; empty for a line that
-    the text does not have.
-    """
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    if not 1 <= line <= len(lines):
-        return ""
-    last = max(line, min(end_line, len(lines)))
-    around = 2 if last == line else 1
-    shown = range(max(1, line - around), min(len(lines), last + around) + 1)
-    body = [_numbered(number, lines[number - 1], marked=line <= number <= last) for number in shown]
-    return "\n".join([f"{filename}:{line}", _RULE, *body, _RULE])
+    """One excerpt of a text; see ``Excerpts.of``."""
+    return Excerpts(filename, text).of(line, end_line)
+
+
+class Excerpts:
+    """Excerpts of one text, for whoever shows many: it is cut into lines once."""
+
+    __slots__ = ("_filename", "_lines")
+
+    def __init__(self, filename: str, text: str) -> None:
+        self._filename = filename
+        self._lines = text.split("\n")
+        if self._lines[-1] == "":
+            self._lines.pop()
+
+    def of(self, line: int, end_line: int) -> str:
+        """The lines ``line`` to ``end_line`` marked ``>>>``, with up to two neighbours on each side (one, if several
+        lines are marked), between rules and under ``filename:line``. Ready to print, no newline at the end; empty for a
+        line that the text does not have.
+        """
+        lines = self._lines
+        if not 1 <= line <= len(lines):
+            return ""
+        last = max(line, min(end_line, len(lines)))
+        around = 2 if last == line else 1
+        shown = range(max(1, line - around), min(len(lines), last + around) + 1)
+        body = [_numbered(number, lines[number - 1], marked=line <= number <= last) for number in shown]
+        return "\n".join([f"{self._filename}:{line}", _RULE, *body, _RULE])
 
 
 def _numbered(number: int, text: str, *, marked: bool) -> str:

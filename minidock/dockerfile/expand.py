@@ -13,6 +13,9 @@ from minidock.dockerfile.shellpattern import ShellPattern
 from minidock.errors import DockerfileError
 
 _DEEPEST = 64
+# So much may come of the variables of one word: the kernel takes 128 KiB as one variable (execve(2)), and lines that
+# double one another would fill any memory.
+_MOST = 1 << 20
 _SPECIAL = frozenset("@*#?-$!0")
 
 
@@ -44,7 +47,7 @@ def expand_body(body: str, env: Mapping[str, str]) -> str:
 
 
 class _Expander:
-    __slots__ = ("at", "depth", "env", "escape", "quotes", "text")
+    __slots__ = ("at", "depth", "env", "escape", "quotes", "size", "text")
 
     def __init__(self, text: str, env: Mapping[str, str], escape: str, *, quotes: bool = True) -> None:
         self.text = text
@@ -53,6 +56,7 @@ class _Expander:
         self.quotes = quotes
         self.at = 0
         self.depth = 0
+        self.size = 0
 
     def pieces(self, stop: str, *, pattern: bool = False) -> list[tuple[str, bool]]:
         """Expand up to ``stop`` (consumed) or the end: texts, and whether blanks in them split words.
@@ -112,6 +116,14 @@ class _Expander:
         raise self._error("the closing double quote is missing")
 
     def _dollar(self) -> str:
+        value = self._value()
+        self.size += len(value)
+        if self.size > _MOST:
+            raise self._error(f"what comes of it is longer than {_MOST >> 20} MiB")
+        return value
+
+    def _value(self) -> str:
+        """What stands for the variable or substitution at a dollar sign."""
         self.at += 1
         if self.text[self.at : self.at + 1] != "{":
             name = self._name()
@@ -195,7 +207,10 @@ class _Expander:
         if every:
             self.at += 1
         pattern = ShellPattern(self._until("/", pattern=True))
-        return pattern.replace(value, self._until("}"), every=every)
+        found = pattern.replace(value, self._until("}"), every=every, most=_MOST)
+        if found is None:
+            raise self._error(f"what comes of it is longer than {_MOST >> 20} MiB")
+        return found
 
     def _error(self, reason: str) -> DockerfileError:
         shown = self.text if len(self.text) <= 80 else self.text[:80] + "..."

@@ -98,7 +98,8 @@ def _arg(arg: Arg, word: _Words) -> Arg:
 def _copy(copy: Copy, word: _Words) -> Copy:
     return copy._replace(
         sources=tuple(word.named(source, "the source") for source in copy.sources),
-        destination=word.named(copy.destination, "the destination"),
+        # An empty one is the working directory, as in BuildKit.
+        destination=word.plain(copy.destination),
         heredocs=tuple(_heredoc(heredoc, word.env) for heredoc in copy.heredocs),
         chown=word.plain(copy.chown),
         chmod=word.plain(copy.chmod),
@@ -109,7 +110,7 @@ def _copy(copy: Copy, word: _Words) -> Copy:
 def _add(add: Add, word: _Words) -> Add:
     return add._replace(
         sources=tuple(word.named(source, "the source") for source in add.sources),
-        destination=word.named(add.destination, "the destination"),
+        destination=word.plain(add.destination),
         heredocs=tuple(_heredoc(heredoc, word.env) for heredoc in add.heredocs),
         chown=word.plain(add.chown),
         chmod=word.plain(add.chmod),

@@ -49,21 +49,25 @@ class ShellPattern:
         end = _match(mirrored, value[::-1], longest=longest)
         return value if end < 0 else value[: len(value) - end]
 
-    def replace(self, value: str, replacement: str, *, every: bool) -> str:
-        """``value`` with the first match, or each, replaced; every match is the longest at the leftmost place.
+    def replace(self, value: str, replacement: str, *, every: bool, most: int) -> str | None:
+        """``value`` with the first match, or each, replaced; every match is the longest at the leftmost place. None
+        where that would be longer than ``most`` characters.
 
         An empty pattern matches nothing.
         """
         if self._pieces == [[]]:
             return value
         found: list[str] = []
-        at = 0
+        at = size = 0
         while True:
             start = _find(self._pieces[0], value, at)
             end = _match(self._pieces, value, longest=True, start=start) if start >= 0 else -1
             if end < 0:
                 break
             found += [value[at:start], replacement]
+            size += start - at + len(replacement)
+            if size > most:
+                return None
             at = end
             if not every or at == len(value):
                 break

@@ -12,18 +12,21 @@ _CHUNK = 1 << 17
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def same_directory(fd: int, status: os.stat_result, below_fd: int) -> bool:
-    """Whether two open directories have the same mode, owner, whole-second mtime and attributes."""
-    below = os.fstat(below_fd)
-    return _same_status(status, below) and xattrs.read(fd) == xattrs.read(below_fd)
+def same_directory(fd: int, status: os.stat_result, below_fd: int, below: os.stat_result, mtime: int) -> bool:
+    """Whether two open directories have the same mode, owner, whole-second mtime and attributes; ``mtime`` is the one
+    that the first is to have, in seconds."""
+    return _same_status(status, below, mtime) and xattrs.read(fd) == xattrs.read(below_fd)
 
 
-def same_entry(dir_fd: int, below_fd: int, name: str, status: os.stat_result, below: os.stat_result) -> bool:
+def same_entry(
+    dir_fd: int, below_fd: int, name: str, status: os.stat_result, below: os.stat_result, *, mtime: int | None = None
+) -> bool:
     """Whether ``name``, no directory, is in ``dir_fd`` what it is in ``below_fd``.
 
-    Type, mode, owner, size, whole-second mtime, device, attributes, and then the target or the content.
+    Type, mode, owner, size, whole-second mtime (``mtime``, where it is to have another), device, attributes, and then
+    the target or the content.
     """
-    if not _same_status(status, below):
+    if not _same_status(status, below, status.st_mtime_ns // _SECOND if mtime is None else mtime):
         return False
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFREG:
@@ -36,12 +39,12 @@ def same_entry(dir_fd: int, below_fd: int, name: str, status: os.stat_result, be
     return xattrs.read(f"/proc/self/fd/{dir_fd}/{name}") == xattrs.read(f"/proc/self/fd/{below_fd}/{name}")
 
 
-def _same_status(one: os.stat_result, other: os.stat_result) -> bool:
+def _same_status(one: os.stat_result, other: os.stat_result, mtime: int) -> bool:
     return (
         one.st_mode == other.st_mode
         and one.st_uid == other.st_uid
         and one.st_gid == other.st_gid
-        and one.st_mtime_ns // _SECOND == other.st_mtime_ns // _SECOND
+        and (mtime == other.st_mtime_ns // _SECOND or one.st_mtime_ns == other.st_mtime_ns)
     )
 
 

@@ -44,9 +44,18 @@ def choose(tars: Tars, scratch: str) -> Form:
     return Form(TREE, problem)
 
 
-def _known(tars: Tars, scratch: str) -> str:
+def is_known(tars: Tars, scratch: str) -> bool:
+    """Whether ``choose`` need not ask the kernel."""
+    return tars.form == TREE or tars.form not in FORMS or os.path.exists(_answer(tars, scratch))
+
+
+def _answer(tars: Tars, scratch: str) -> str:
     # On another file system, one that was mounted on the data root since, the answer may be another.
-    path = f"{tars.run}/layers-{'loop' if tars.loop else 'file'}-{os.stat(scratch).st_dev}.probe"
+    return f"{tars.run}/layers-{'loop' if tars.loop else 'file'}-{os.stat(scratch).st_dev}.probe"
+
+
+def _known(tars: Tars, scratch: str) -> str:
+    path = _answer(tars, scratch)
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()

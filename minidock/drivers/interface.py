@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from minidock.drivers.packed import Packed, Sealed
     from minidock.drivers.tar_format import Reader
     from minidock.drivers.verify import Flaw
+    from minidock.model.dating import Dating
     from minidock.model.steps import RootMount
 
 
@@ -84,13 +85,15 @@ class Driver(Protocol):
         *,
         stubs: Collection[str] = (),
         omit: bool = True,
+        dating: Dating | None = None,
     ) -> Packed:
         """Write the tar of the layer that ``writable`` makes above ``diff_ids`` and leave ``writable`` as unpacking
         that tar would make it. The writable layer is mounted nowhere.
 
         ``stubs`` are absolute paths of mount points that were made for mounts: what is still empty of them is no part
         of the layer. ``omit`` false keeps what is the same beneath (a ``--link`` layer, made on a writable layer above
-        no layers). Raises ArchiveError for what a layer cannot hold.
+        no layers). ``dating`` says which times its entries get; None keeps them, to the second. Raises ArchiveError for
+        what a layer cannot hold.
         """
 
     def adopt(self, diff_ids: Sequence[str], writable: str, packed: Packed, *, tar: str) -> None:

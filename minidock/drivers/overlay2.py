@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from minidock.drivers.tar_format import Reader
     from minidock.drivers.tarballs import Tarballs
     from minidock.drivers.verify import Flaw
+    from minidock.model.dating import Dating
 
 
 _TREES = Form(TREE, "there are no tarballs")
@@ -161,6 +162,7 @@ class Overlay2(TreeDriver):
         *,
         stubs: Collection[str] = (),
         omit: bool = True,
+        dating: Dating | None = None,
     ) -> Packed:
         from minidock.drivers.pack import pack
         from minidock.drivers.stubs import remove_stubs
@@ -170,16 +172,16 @@ class Overlay2(TreeDriver):
                 remove_stubs(upper, below, stubs)
             compared = below if omit else -1
             if self._tarballs is None:
-                return pack(upper, compared, out, copied=False)
+                return pack(upper, compared, out, copied=False, dating=dating)
             from minidock.drivers.indexer import Indexer
 
             indexer = Indexer((lambda: below) if diff_ids else None)
-            packed = pack(upper, compared, out, copied=False, normalise=False, indexer=indexer)
+            packed = pack(upper, compared, out, copied=False, normalise=False, indexer=indexer, dating=dating)
             index = None if packed.empty else indexer.finish(diff_id=packed.diff_id, tar_size=packed.size)
             if index is None and not packed.empty:
                 # The writable layer becomes the layer's tree, so it has to be as that would be unpacked.
                 with open(os.devnull, "wb", buffering=0) as nowhere:
-                    pack(upper, compared, nowhere, copied=False)
+                    pack(upper, compared, nowhere, copied=False, dating=dating)
             return packed._replace(sealed=index, problem=indexer.problem)
 
     def adopt(self, diff_ids: Sequence[str], writable: str, packed: Packed, *, tar: str) -> None:

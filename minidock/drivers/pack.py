@@ -23,7 +23,7 @@ from minidock.drivers.tar_format import (
     shorten,
 )
 from minidock.drivers.tar_writer import TarWriter
-from minidock.drivers.walk import SECOND, Found, Walk
+from minidock.drivers.walk import Found, Walk
 from minidock.drivers.whiteouts import OPAQUE, OPAQUE_XATTR, PREFIX
 from minidock.drivers.xattrs import NO_XATTRS
 from minidock.errors import ArchiveError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from minidock.drivers.indexer import Indexer
+    from minidock.model.dating import Dating
 
 # Reading must not change the access times of what becomes a layer, nor cost an inode write for each file.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
@@ -40,18 +41,25 @@ _SPECIAL = {stat.S_IFCHR: CHAR_DEVICE, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO:
 
 
 def pack(
-    upper_fd: int, below_fd: int, out: BinaryIO, *, copied: bool, normalise: bool = True, indexer: Indexer | None = None
+    upper_fd: int,
+    below_fd: int,
+    out: BinaryIO,
+    *,
+    copied: bool,
+    normalise: bool = True,
+    indexer: Indexer | None = None,
+    dating: Dating | None = None,
 ) -> Packed:
     """Write the layer that the writable layer ``upper_fd`` makes above ``below_fd`` to ``out``, and leave the writable
-    layer as unpacking that tar would make it. ``below_fd`` -1, ``copied`` and ``normalise`` are as in ``Walk``;
-    ``indexer`` is given every entry.
+    layer as unpacking that tar would make it. ``below_fd`` -1, ``copied``, ``normalise`` and ``dating`` are as in
+    ``Walk``; ``indexer`` is given every entry.
 
     A layer that would hold the root directory alone, with another time and nothing else, is empty: whatever was made
     there and taken away again touches that time. Raises ArchiveError for what a layer cannot hold, OSError.
     """
     writer = TarWriter(out, fd=_file_of(out))
     packer = _Packer(writer, indexer, normalise=normalise)
-    for found in Walk(upper_fd, below_fd, copied=copied, normalise=normalise):
+    for found in Walk(upper_fd, below_fd, copied=copied, normalise=normalise, dating=dating):
         packer.add(found)
     entries = writer.entries
     digest = writer.finish()
@@ -102,7 +110,7 @@ class _Packer:
         self.has_root = False
 
     def add(self, found: Found) -> None:
-        level, name, path, status, _ = found
+        level, name, path, status, _, _ = found
         if name.startswith(PREFIX):
             raise ArchiveError(
                 f"a layer cannot hold the file {shorten(path)}: names that begin with {PREFIX} mark deletions",
@@ -134,20 +142,20 @@ class _Packer:
         names = xattrs.names_of(level.fd)
         values = xattrs.values_of(level.fd, names)
         self._strip(level.fd, names, keep=OPAQUE_XATTR if level.opaque else "")
-        self._put(_entry(found.path, DIRECTORY, status, xattrs=values))
+        self._put(_entry(found.path, DIRECTORY, status, found.mtime, xattrs=values))
         if level.opaque:
             self._put(Entry(f"{found.path}/{OPAQUE}", mode=_MARKER_MODE))
 
     def _add_other(self, found: Found, status: os.stat_result) -> None:
-        level, name, path, _, _ = found
+        level, name, path, _, _, mtime = found
         if status.st_nlink > 1:
             first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
-                self._put(_entry(path, LINK, status, linkname=first))
+                self._put(_entry(path, LINK, status, mtime, linkname=first))
                 return
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
-            self._add_file(level.fd, name, path, status)
+            self._add_file(level.fd, name, path, status, mtime)
             return
         if kind == stat.S_IFCHR and status.st_rdev == 0:
             raise ArchiveError(f"a layer cannot hold the character device 0:0 {shorten(path)}: it marks a deletion")
@@ -156,9 +164,9 @@ class _Packer:
         values = xattrs.values_of(file, names)
         self._strip(file, names)
         target = os.readlink(name, dir_fd=level.fd) if kind == stat.S_IFLNK else ""
-        self._put(_entry(path, _SPECIAL[kind], status, linkname=target, xattrs=values))
+        self._put(_entry(path, _SPECIAL[kind], status, mtime, linkname=target, xattrs=values))
 
-    def _add_file(self, dir_fd: int, name: str, path: str, status: os.stat_result) -> None:
+    def _add_file(self, dir_fd: int, name: str, path: str, status: os.stat_result, mtime: int) -> None:
         fd = _open(name, dir_fd)
         try:
             names = xattrs.names_of(fd)
@@ -166,7 +174,7 @@ class _Packer:
             if names:
                 values = xattrs.values_of(fd, names)
                 self._strip(fd, names)
-            entry = _entry(path, REGULAR, status, size=status.st_size, xattrs=values)
+            entry = _entry(path, REGULAR, status, mtime, size=status.st_size, xattrs=values)
             offset = self._writer.add_file(entry, fd)
             if self._indexer is not None:
                 self._indexer.add(entry, offset)
@@ -178,6 +186,7 @@ def _entry(
     path: str,
     kind: bytes,
     status: os.stat_result,
+    mtime: int,
     *,
     size: int = 0,
     linkname: str = "",
@@ -191,7 +200,7 @@ def _entry(
         status.st_uid,
         status.st_gid,
         size,
-        status.st_mtime_ns // SECOND,
+        mtime,
         linkname,
         os.major(device),
         os.minor(device),

@@ -19,6 +19,8 @@ NAMES = ("overlay2", "vfs")
 DEFAULT = "overlay2"
 
 # docker's and podman's other drivers: the file system that each needs beneath, and why it is not here.
+# How often a driver is tried out anew when the folder for that has gone.
+_TRIES = 5
 _OF_A_FILE_SYSTEM = {"btrfs": "btrfs", "zfs": "zfs"}
 _ABSENT = {
     "devicemapper": "it needs a device-mapper thin pool, and docker itself removed it in release 25",
@@ -52,6 +54,18 @@ def open_driver(name: str, directory: str, scratch: str, *, tars: Tars | None = 
     return driver
 
 
+def is_tried(name: str, directory: str, scratch: str, *, tars: Tars) -> bool:
+    """Whether ``open_driver`` would only look, and neither try nor make anything."""
+    from minidock.drivers.forms import is_known
+
+    wanted = name or DEFAULT
+    if wanted not in NAMES:
+        return True
+    if wanted == DEFAULT and not is_known(tars, scratch):
+        return False
+    return _new(wanted, directory, scratch, tars).is_initialised()
+
+
 def working(scratch: str) -> list[str]:
     """The names of the drivers that this host can run, tried out in ``scratch``."""
     return [name for name in NAMES if not _try(name, scratch)]
@@ -74,18 +88,22 @@ def _new(name: str, directory: str, scratch: str, tars: Tars | None) -> Overlay2
 
 def _try(name: str, scratch: str) -> str:
     """What the driver lacks on this host, "" when it works."""
-    path = ""
-    try:
-        path = trees.new_directory(scratch, f"probe-{name}")
-        with trees.opened(path) as fd:
-            lock_exclusive(fd)
-            try:
-                return _new(name, path, scratch, None).probe(path)
-            finally:
-                with trees.opened(scratch) as parent:
-                    trees.remove(os.path.basename(path), parent)
-    except OSError as error:
-        return f"it cannot be tried out in {error.filename or path or scratch} ({error.strerror})"
+    for tries in reversed(range(_TRIES)):
+        path = ""
+        try:
+            path = trees.new_directory(scratch, f"probe-{name}")
+            with trees.opened(path) as fd:
+                lock_exclusive(fd)
+                try:
+                    return _new(name, path, scratch, None).probe(path)
+                finally:
+                    with trees.opened(scratch) as parent:
+                        trees.remove(os.path.basename(path), parent)
+        except OSError as error:
+            # Another process's sweep may have been quicker than the lock.
+            if not tries or not path or os.path.lexists(path):
+                return f"it cannot be tried out in {error.filename or path or scratch} ({error.strerror})"
+    return ""
 
 
 def _why_absent(name: str, directory: str) -> str:

@@ -12,29 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A directory's time is set by the call that makes the stub, within a tick of the stub's own.
-_SAME_MOMENT_NS = 50_000_000
 
 
 def remove_stubs(upper_fd: int, below_fd: int, stubs: Collection[str]) -> None:
     """Remove from the writable layer ``upper_fd`` the ``stubs`` (absolute paths) that are still empty and that the view
     below does not have, and the directories that were made for them alone.
 
-    A directory in which nothing else happened gets back the time that it has below: neither is a child of it new or
-    deleted, nor was it changed later than its stubs were made. Symbolic links are never followed. Raises OSError.
+    Whoever made a stub gave its directory back the time from before, and so does this: a directory has another time
+    than below if, and only if, the step itself changed it, however soon. Symbolic links are never followed. Raises
+    OSError.
     """
-    made: dict[str, int] = {}
     wanted = sorted({path.strip("/") for path in stubs} - {""}, key=lambda path: -path.count("/"))
     for stub in wanted:
         path = stub
-        while path and _remove(upper_fd, below_fd, path, made):
+        while path and _remove(upper_fd, below_fd, path):
             path = path.rpartition("/")[0]
-    for parent, moment in made.items():
-        _give_back_time(upper_fd, below_fd, parent, moment)
 
 
-def _remove(upper_fd: int, below_fd: int, path: str, made: dict[str, int]) -> bool:
-    """Remove one stub and note its parent with the stub's time; whether it was one."""
+def _remove(upper_fd: int, below_fd: int, path: str) -> bool:
+    """Remove one stub; whether it was one."""
     parent, _, name = path.rpartition("/")
     fd = _open(upper_fd, parent)
     if fd < 0:
@@ -47,7 +43,6 @@ def _remove(upper_fd: int, below_fd: int, path: str, made: dict[str, int]) -> bo
         if not _unmake(name, fd, status):
             return False
         os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-        made[parent] = max(made.get(parent, 0), status.st_mtime_ns)
         return True
     finally:
         os.close(fd)
@@ -64,33 +59,6 @@ def _unmake(name: str, dir_fd: int, status: os.stat_result) -> bool:
         os.unlink(name, dir_fd=dir_fd)
         return True
     return False
-
-
-def _give_back_time(upper_fd: int, below_fd: int, path: str, moment: int) -> None:
-    fd = _open(upper_fd, path)
-    if fd < 0:
-        return
-    try:
-        below = _open(below_fd, path)
-        if below < 0:
-            return
-        try:
-            status, wanted = os.fstat(fd), os.fstat(below)
-            if status.st_mtime_ns - moment > _SAME_MOMENT_NS:
-                return
-            if all(_is_plain(name, fd, below) for name in os.listdir(fd)):
-                os.utime(fd, ns=(status.st_atime_ns, wanted.st_mtime_ns))
-        finally:
-            os.close(below)
-    finally:
-        os.close(fd)
-
-
-def _is_plain(name: str, fd: int, below: int) -> bool:
-    """True for an entry that was neither made nor deleted here."""
-    status = _status(name, fd)
-    there = _status(name, below) is not None
-    return there and status is not None and not (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0)
 
 
 def _is_below(below_fd: int, parent: str, name: str) -> bool:

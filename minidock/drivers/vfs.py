@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minidock.drivers.packed import Packed
     from minidock.drivers.tar_format import Reader
     from minidock.drivers.unpack import Unpacked
+    from minidock.model.dating import Dating
 
 
 class Vfs(TreeDriver):
@@ -83,6 +84,7 @@ class Vfs(TreeDriver):
         *,
         stubs: Collection[str] = (),
         omit: bool = True,
+        dating: Dating | None = None,
     ) -> Packed:
         from minidock.drivers.pack import pack
         from minidock.drivers.stubs import remove_stubs
@@ -90,7 +92,7 @@ class Vfs(TreeDriver):
         with trees.opened(self._tree(diff_ids)) as below, trees.opened(f"{writable}/tree") as tree:
             if stubs:
                 remove_stubs(tree, below, stubs)
-            return pack(tree, below if omit else -1, out, copied=True)
+            return pack(tree, below if omit else -1, out, copied=True, dating=dating)
 
     def adopt(self, diff_ids: Sequence[str], writable: str, packed: Packed, *, tar: str) -> None:
         del packed, tar

@@ -17,11 +17,11 @@ from minidock.drivers.compare import same_directory, same_entry
 from minidock.drivers.whiteouts import is_opaque
 from minidock.kernel.files import is_whiteout, whiteout
 from minidock.kernel.resolve import open_beneath
+from minidock.model.dating import SECOND, Dating
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SECOND = 1_000_000_000
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_OPEN_LEVELS = 100
 
@@ -30,7 +30,8 @@ class Level:
     """A directory on the way: ``fd`` in the writable layer and ``below``, the directory it merges with, or -1.
 
     ``beneath`` is true when the layers below have something of that name, whatever it is; ``kept`` when the directory
-    itself is in the layer; ``touched`` when the walk changed its content and its times must be given back.
+    itself is in the layer; ``touched`` when the walk changed its content and its times must be given back. ``mtime``,
+    in seconds, is what it has in the layer.
     """
 
     __slots__ = (
@@ -40,10 +41,12 @@ class Level:
         "items",
         "kept",
         "merges",
+        "mtime",
         "name",
         "opaque",
         "path",
         "same",
+        "same_mtime",
         "status",
         "touched",
     )
@@ -54,9 +57,11 @@ class Level:
         self.fd = fd
         self.below = below
         self.status = status
+        self.mtime = 0
         self.merges = self.beneath = below >= 0
         self.opaque = False
         self.same = False
+        self.same_mtime = 0
         self.kept = False
         self.touched = False
         self.items: Iterator[tuple[str, os.stat_result | None]] = iter(())
@@ -70,13 +75,15 @@ class Level:
 
 class Found(NamedTuple):
     """An entry that the layer holds. ``status`` is None for a deletion; for a directory ``level`` is the directory
-    itself, else the one that holds the entry. ``beneath`` is true when there is something of that name below."""
+    itself, else the one that holds the entry. ``beneath`` is true when there is something of that name below; ``mtime``
+    is what it has in the layer, in seconds."""
 
     level: Level
     name: str
     path: str
     status: os.stat_result | None
     beneath: bool
+    mtime: int = 0
 
 
 class Walk:
@@ -84,17 +91,20 @@ class Walk:
 
     ``below_fd`` -1 keeps everything. ``copied`` says that the writable layer is a whole copy of the view below (vfs),
     so that what is missing is deleted; else it is an overlay's upper directory. ``normalise`` leaves the writable layer
-    as unpacking the layer's tar would make it: no sockets, whole seconds, and, in an upper directory, nothing that is
-    left out.
+    as unpacking the layer's tar would make it: no sockets, the layer's times, and, in an upper directory, nothing that
+    is left out. ``dating`` says which times those are; None keeps them but for fractions of seconds.
     """
 
-    __slots__ = ("_below_fd", "_copied", "_groups", "_normalise", "_upper_fd")
+    __slots__ = ("_below_fd", "_copied", "_dating", "_groups", "_normalise", "_upper_fd")
 
-    def __init__(self, upper_fd: int, below_fd: int, *, copied: bool, normalise: bool) -> None:
+    def __init__(
+        self, upper_fd: int, below_fd: int, *, copied: bool, normalise: bool, dating: Dating | None = None
+    ) -> None:
         self._upper_fd = upper_fd
         self._below_fd = below_fd
         self._copied = copied
         self._normalise = normalise
+        self._dating = dating or Dating()
         self._groups: set[tuple[int, int]] | None = None
 
     def __iter__(self) -> Iterator[Found]:
@@ -121,8 +131,9 @@ class Walk:
                     if status is None or self._is_deletion(status):
                         yield Found(level, name, path, None, True)
                         continue
-                    yield Found(level, name, path, status, self._hides(level, name))
-                    self._cut_time(level, name, status)
+                    mtime = self._dating.seconds(status.st_mtime_ns)
+                    yield Found(level, name, path, status, self._hides(level, name), mtime)
+                    self._give_time(level, name, status, mtime)
                 else:
                     self._leave(stack)
         finally:
@@ -133,9 +144,18 @@ class Walk:
         fd = os.open(".", _OPEN_DIR, dir_fd=self._upper_fd)
         below = os.open(".", _OPEN_DIR, dir_fd=self._below_fd) if self._below_fd >= 0 else -1
         level = Level("", "", fd, below, os.fstat(fd))
-        level.same = below >= 0 and same_directory(fd, level.status, below)
+        self._compare(level)
         level.items = self._items(level)
         return level
+
+    def _compare(self, level: Level) -> None:
+        """Find out the time that a directory has in the layer, and whether it is the same one beneath."""
+        there = os.fstat(level.below) if level.below >= 0 else None
+        level.mtime = self._dating.seconds(level.status.st_mtime_ns, there and there.st_mtime_ns)
+        level.same = there is not None and same_directory(level.fd, level.status, level.below, there, level.mtime)
+        if there is not None and level.same:
+            # What is beneath, where the layer cannot hold it, stays as it is there.
+            level.same_mtime = there.st_mtime_ns // SECOND
 
     def _enter(self, parent: Level, name: str, path: str, status: os.stat_result) -> Level:
         fd = os.open(name, _OPEN_DIR, dir_fd=parent.fd)
@@ -151,9 +171,9 @@ class Walk:
                 elif below >= 0:
                     level.below = below
                     level.merges = True
-                    level.same = same_directory(fd, status, below)
             else:
                 level.opaque = opaque and self._below_fd < 0
+            self._compare(level)
             level.items = self._items(level)
         except BaseException:
             level.close()
@@ -169,8 +189,10 @@ class Walk:
                 parent = self._reopened(stack[-1])
                 os.rmdir(level.name, dir_fd=parent.fd)
                 parent.touched = True
-            elif level.touched or level.status.st_mtime_ns % SECOND:
-                os.utime(level.fd, ns=_whole(level.status))
+                return
+            mtime = level.mtime if level.kept else level.same_mtime
+            if level.touched or level.status.st_mtime_ns != mtime * SECOND:
+                os.utime(level.fd, ns=(level.status.st_atime_ns, mtime * SECOND))
         finally:
             level.close()
 
@@ -198,7 +220,9 @@ class Walk:
         else:
             out, stays = self._is_same(level, name, status), self._copied
         if out and stays:
-            self._cut_time(level, name, status)
+            if status.st_mtime_ns % SECOND or self._dating.newest is not None:
+                below = os.stat(name, dir_fd=level.below, follow_symlinks=False)
+                self._give_time(level, name, status, below.st_mtime_ns // SECOND)
         elif out:
             self._remove(level, name)
         return out
@@ -226,7 +250,8 @@ class Walk:
             below = os.stat(name, dir_fd=level.below, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return below if same_entry(level.fd, level.below, name, status, below) else None
+        mtime = self._dating.seconds(status.st_mtime_ns)
+        return below if same_entry(level.fd, level.below, name, status, below, mtime=mtime) else None
 
     def _kept_groups(self) -> set[tuple[int, int]]:
         """The hard-link groups that are not, member for member, the same one group beneath."""
@@ -264,9 +289,9 @@ class Walk:
             os.unlink(name, dir_fd=level.fd)
             level.touched = True
 
-    def _cut_time(self, level: Level, name: str, status: os.stat_result) -> None:
-        if self._normalise and status.st_mtime_ns % SECOND:
-            os.utime(name, ns=_whole(status), dir_fd=level.fd, follow_symlinks=False)
+    def _give_time(self, level: Level, name: str, status: os.stat_result, mtime: int) -> None:
+        if self._normalise and status.st_mtime_ns != mtime * SECOND:
+            os.utime(name, ns=(status.st_atime_ns, mtime * SECOND), dir_fd=level.fd, follow_symlinks=False)
 
     def _keep(self, stack: list[Level]) -> Iterator[Found]:
         """The directories on the way that were not given out yet: each is an ancestor of something that is kept."""
@@ -274,7 +299,7 @@ class Walk:
             if not level.kept:
                 level.kept = True
                 self._reopened(level)
-                yield Found(level, level.name, level.path, level.status, level.beneath)
+                yield Found(level, level.name, level.path, level.status, level.beneath, level.mtime)
                 if depth < len(stack) - _MAX_OPEN_LEVELS:
                     level.close()
 
@@ -324,8 +349,3 @@ def _open_directory(name: str, dir_fd: int) -> int:
         if error.errno in {errno.ENOTDIR, errno.ELOOP}:
             return -1
         raise
-
-
-def _whole(status: os.stat_result) -> tuple[int, int]:
-    """Access time as it is, modification time cut to the second."""
-    return status.st_atime_ns, status.st_mtime_ns // SECOND * SECOND

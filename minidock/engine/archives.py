@@ -30,6 +30,7 @@ from minidock.model.reference import parse_reference
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minidock.engine.provenance import Attested
     from minidock.store.blobs import Blobs
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -73,15 +74,22 @@ def write_image_archive(
     names: Sequence[str],
     annotations: tuple[tuple[str, str], ...] = (),
     for_docker: bool = False,
+    attested: Attested | None = None,
 ) -> None:
     """Write an OCI archive of one image to ``out``, which is unbuffered; ``annotations`` are the index's.
 
-    ``for_docker`` adds ``manifest.json``. Raises CorruptObjectError for a blob that is missing, ArchiveError, OSError.
+    ``for_docker`` adds ``manifest.json``. With an attestation the names mean an index of both. Raises
+    CorruptObjectError for a blob that is missing, ArchiveError, OSError.
     """
-    index: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX, "manifests": _entries(image, names)}
-    if annotations:
-        index["annotations"] = dict(annotations)
+    index: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX}
     held = {digest_of(data): data for data in (image.config, image.manifest)}
+    if attested is None:
+        index["manifests"] = _entries({**image.descriptor.to_json(), "platform": image.platform}, names)
+        index |= {"annotations": dict(annotations)} if annotations else {}
+    else:
+        inner = attested.index_with(image.descriptor, image.platform, annotations)
+        held |= {digest_of(data): data for data in (*attested.blobs, inner)}
+        index["manifests"] = _entries(Descriptor(INDEX, digest_of(inner), len(inner)).to_json(), names)
     sizes = {layer.digest: layer.size for layer in image.layers} | {key: len(data) for key, data in held.items()}
     writer = TarWriter(out)
     writer.add(Entry("blobs", DIRECTORY, 0o755))
@@ -110,9 +118,8 @@ def write_empty_archive(out: BinaryIO) -> None:
     TarWriter(out).finish()
 
 
-def _entries(image: Encoded, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The index's entries: one for each name, as image-layout.md has it, or one without."""
-    plain = {**image.descriptor.to_json(), "platform": image.platform}
+def _entries(plain: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The index's entries for a descriptor: one for each name, as image-layout.md has it, or one without."""
     if not names:
         return [plain]
     return [{**plain, "annotations": {_CONTAINERD_NAME: name, REF_NAME: name}} for name in names]

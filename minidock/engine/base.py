@@ -39,6 +39,14 @@ class EngineBase:
         if not self._ready:
             self.root.ensure()
             if sweep:
-                staging.sweep(self.root)
+                self.sweep()
             self._ready = True
         return self.root
+
+    def sweep(self) -> None:
+        """Remove what processes that are dead now had half-made."""
+        if staging.sweep(self.root):
+            from minidock.runtime.step import remove_stale_cgroups
+
+            # There may have been builds among them.
+            remove_stale_cgroups()

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from minidock.store.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from minidock.engine.sandbox import Sandbox
     from minidock.log import Log
     from minidock.model.run_mounts import Agent
     from minidock.model.steps import RootMount
+    from minidock.runtime.context import Stdio
+    from minidock.runtime.launch import Started
     from minidock.runtime.step import Keeper, StepResult
     from minidock.store.layout import DataRoot
 
@@ -63,6 +65,8 @@ class StepRunner:
         insecure: bool = False,
         hosts: Sequence[tuple[str, str]] = (),
         shm_size: int = 0,
+        terminal: bool = False,
+        devices: Mapping[str, Any] | None = None,
     ) -> StepResult:
         """Run one command to its end; see ``runtime.step.Keeper.run`` for what it raises, NetworkError besides."""
         self.start()
@@ -80,6 +84,8 @@ class StepRunner:
             "insecure": insecure,
             "hosts": hosts,
             "shm_size": shm_size,
+            "terminal": terminal,
+            "devices": devices or {},
         }
         return self._keeper.run(request, on_output=on_output, meanwhile=meanwhile)
 
@@ -97,4 +103,9 @@ class StepRunner:
 
             return Sandbox(self._root, staging.path, cgroup=cgroup, log=self._log)
 
-        return self._open.enter_context(step.Keeper(sandbox, self._log))
+        def attended(begin: Callable[[Stdio], Started]) -> Started:
+            from minidock.engine.pump import attend
+
+            return attend(begin, stdin=0, stdout=2)
+
+        return self._open.enter_context(step.Keeper(sandbox, self._log, attend=attended))

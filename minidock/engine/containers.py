@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from minidock.containers import lifecycle, status
@@ -13,6 +14,7 @@ from minidock.engine.output import Output
 from minidock.engine.parts import make_parts
 from minidock.engine.results import RunResult
 from minidock.engine.settings import make_settings
+from minidock.errors import NoSuchImageError
 from minidock.store import locks
 from minidock.store.images import Images
 
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
     from minidock.containers.parts import Parts
     from minidock.engine.base import EngineBase
     from minidock.model.container import Record, Settings
+    from minidock.store.images import Image
 
 Stdio = tuple[int | None, int | None, int | None]
 
 _KILLED = 137
+# The usual machines in OCI's words: an image for another one is looked at more closely.
+_USUAL = {"x86_64": "amd64", "aarch64": "arm64"}
 _WINSIZE = (24, 80)
 
 
@@ -47,11 +52,53 @@ def create(
     check_sources(settings.mounts, parts.volumes)
     assert parts.rootfs is not None, "the driver is open"
     # Shared until the record names the image: a removal in between would take its layers away.
-    with locks.shared(parts.root.collection_lock):
-        found = Images(parts.root).get(image)
+    policy, platform = options.get("pull", ""), options.get("platform", "")
+    if policy:
+        _check_policy(policy)
+    if policy == "always":
+        _fetch(engine, image, platform, None)
+    with ExitStack() as stack:
+        stack.enter_context(locks.shared(parts.root.collection_lock))
+        try:
+            found = Images(parts.root).get(image)
+        except NoSuchImageError as missing:
+            if policy == "never":
+                raise
+            # Not while a lock is held.
+            stack.close()
+            _fetch(engine, image, platform, missing)
+            stack.enter_context(locks.shared(parts.root.collection_lock))
+            found = Images(parts.root).get(image)
+        check_platform(engine, found, image, options)
         return create_container(
-            settings, image_id=found.id, config=found.config, driver=parts.rootfs.driver.name, parts=parts, claim=claim
+            settings,
+            image_id=found.origin or found.id,
+            config=found.config,
+            driver=parts.rootfs.driver.name,
+            parts=parts,
+            claim=claim,
         )
+
+
+def _check_policy(policy: str) -> None:
+    from minidock.engine.fetching import check_policy
+
+    check_policy(policy)
+
+
+def _fetch(engine: EngineBase, image: str, platform: str, missing: NoSuchImageError | None) -> None:
+    from minidock.engine.fetching import fetch
+
+    fetch(engine, image, platform=platform, missing=missing)
+
+
+def check_platform(engine: EngineBase, found: Image, name: str, options: Mapping[str, Any]) -> None:
+    """Refuse an image that is not for the platform asked for, and warn of one whose programs are not this machine's."""
+    asked = options.get("platform", "")
+    if asked or found.config.architecture != _USUAL.get(os.uname().machine):
+        from minidock.engine.foreign import check_image
+
+        check_image(found, name, asked, log=engine.log)
 
 
 def run(

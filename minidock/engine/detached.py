@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from minidock.engine.launcher import call
 from minidock.engine.output import Output
 from minidock.engine.results import ExecResult, RunResult
+from minidock.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +56,9 @@ def execute(
 
 
 def build(engine: EngineBase, context: str, options: Mapping[str, Any], *, progress: int | None) -> str:
-    """``Engine.build`` in a process of its own."""
+    """``Engine.build`` in a process of its own. Raises UsageError for a shell, whose terminal it has not."""
+    if options.get("on_error") == "shell":
+        raise UsageError("on_error=shell needs an engine that may fork its caller", hint="use Engine(may_fork=True)")
     stdout = options.get("stdout")
     plain = _plain(options) | {"progress": None if progress is None else 2, "stdout": None if stdout is None else 1}
     return str(call(engine, "build", [context], plain, stdio=(0 if context == "-" else None, stdout, progress)))

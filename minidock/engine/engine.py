@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidock.engine.builder_verbs import BuilderVerbs
+from minidock.engine.registry_verbs import RegistryVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minidock.volumes.volumes import Volume
 
 
-class Engine(BuilderVerbs):
+class Engine(RegistryVerbs):
     """One data root and what can be done with it.
 
     ``root`` is the data root's folder and ``driver`` the storage driver's name; where they are not given, the
@@ -266,16 +266,17 @@ class Engine(BuilderVerbs):
 
     def lint(self, context: str, **options: Any) -> Report:
         """What the checks find in a Dockerfile, with nothing built. Options: ``text``, ``dockerfile``, ``build_args``,
-        ``contexts``, ``ignorefile``, ``target`` (without it all stages) as of ``build``. Raises DockerfileError."""
+        ``contexts``, ``ignorefile``, ``platform``, ``target`` (without it all stages). Raises DockerfileError."""
         from minidock.engine import linting
 
         return linting.lint(self, context, **options)
 
-    def images(self) -> Sequence[Image]:
-        """Every image once, the latest stored first; a damaged one says in ``error`` what is wrong."""
+    def images(self, *, all: bool = False) -> Sequence[Image]:  # noqa: A002 - docker's word
+        """Every image once, the latest stored first; a damaged one says in ``error`` what is wrong. With ``all`` also
+        what failed steps of builds have left."""
         from minidock.engine import images
 
-        return images.list_images(self)
+        return images.list_images(self, all=all)
 
     def image_inspect(self, name: str) -> dict[str, Any]:
         """All that is known of an image, in the shape of docker's inspect. Raises NoSuchImageError."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidock.containers import launching
 from minidock.containers.create import check_sources, inherited_mounts, plan_record, read_profile
-from minidock.engine.containers import settings_of
+from minidock.engine.containers import check_platform, settings_of
 from minidock.engine.listings import ExplainedStep
 from minidock.engine.parts import make_parts
 from minidock.model.spec import container_spec
@@ -35,9 +35,10 @@ def explain(engine: EngineBase, image: str, command: Sequence[str], options: Map
     assert parts.rootfs is not None, "the driver is open"
     check_sources(settings.mounts, parts.volumes)
     found = Images(parts.root).get(image)
+    check_platform(engine, found, image, options)
     record = plan_record(
         settings,
-        image_id=found.id,
+        image_id=found.origin or found.id,
         config=found.config,
         driver=parts.rootfs.driver.name,
         inherited=inherited_mounts(parts, settings.volumes_from),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from minidock.build.arguments import host_platform
@@ -11,12 +12,24 @@ from minidock.containers import status
 from minidock.drivers.registry import NAMES
 from minidock.engine.parts import make_driver, make_parts, open_rootfs
 from minidock.engine.settings import check_texts
-from minidock.errors import ArchiveError, CorruptObjectError, DriverError, HostError, InvalidReferenceError
+from minidock.errors import (
+    ArchiveError,
+    CorruptObjectError,
+    DriverError,
+    HostError,
+    InvalidReferenceError,
+    MinidockError,
+    NoSuchImageError,
+    StoreError,
+)
 from minidock.model.container import PAUSED, RUNNING
 from minidock.model.digest import is_digest
+from minidock.model.image_steps import MARK, steps_of
 from minidock.model.oci import History, ImageConfig
-from minidock.model.reference import Reference, parse_reference
-from minidock.store import files, removal
+from minidock.model.reference import FAILED, Reference, parse_reference
+from minidock.store import files, locks, removal
+from minidock.store.collector import forgiving
+from minidock.store.failed_steps import FailedStep, FailedSteps
 from minidock.store.images import Image, Images, tag_name
 from minidock.store.removal import Removal, Use
 from minidock.store.staging import Staging
@@ -60,9 +73,18 @@ class HistoryLine(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def list_images(engine: EngineBase) -> list[Image]:
-    """Every image once, the latest stored first; a damaged one says so in ``error``. Raises CorruptObjectError."""
-    return Images(engine.ready()).list()
+def list_images(engine: EngineBase, *, all: bool = False) -> list[Image]:  # noqa: A002 - docker's word
+    """Every image once, the latest stored first; a damaged one says so in ``error``. With ``all`` also what failed
+    steps of builds have left, each with its own ``FAILED:ID`` as its name. Raises CorruptObjectError."""
+    images = Images(engine.ready())
+    found = images.list()
+    if all:
+        for step in FailedSteps(engine.root).list():
+            with suppress(MinidockError):
+                image = images.failed_step(step.id, step.layers, step.stored)
+                found.append(image._replace(names=(step.name,)))
+        found.sort(key=lambda image: (-image.created, image.id))
+    return found
 
 
 def inspect(engine: EngineBase, name: str) -> dict[str, Any]:
@@ -73,7 +95,7 @@ def inspect(engine: EngineBase, name: str) -> dict[str, Any]:
     return {
         "Id": image.id,
         "RepoTags": [reference.familiar() for reference in references],
-        "RepoDigests": sorted({f"{reference.familiar_repository}@{image.manifest_digest}" for reference in references}),
+        "RepoDigests": _repo_digests(image, references),
         "Parent": "",
         "Comment": _comment(image.config),
         "Created": image.config.created,
@@ -91,17 +113,23 @@ def inspect(engine: EngineBase, name: str) -> dict[str, Any]:
     }
 
 
+def _repo_digests(image: Image, references: Sequence[Reference]) -> list[str]:
+    """What registries call the image; while none does, what they would if they had it as it is here."""
+    if image.repo_digests:
+        return [parse_reference(text).familiar() for text in image.repo_digests]
+    return sorted({f"{reference.familiar_repository}@{image.manifest_digest}" for reference in references})
+
+
 def history(engine: EngineBase, name: str) -> list[HistoryLine]:
-    """The steps that made an image, the latest first. Raises NoSuchImageError, CorruptObjectError."""
+    """The steps that made an image, the latest first: the line at N is about ``NAME~N``. Raises NoSuchImageError,
+    CorruptObjectError."""
     images = Images(engine.ready())
     image = images.get(name)
     sizes = [
         images.layer_size(diff_id, layer)
         for diff_id, layer in zip(image.config.diff_ids, image.manifest.layers, strict=True)
     ]
-    steps = list(image.config.history)
-    # An image of another maker may tell less than it has.
-    steps += [History(created=image.config.created)] * (len(sizes) - sum(not step.empty_layer for step in steps))
+    steps = steps_of(image.config)
     left = iter(sizes)
     lines = [
         HistoryLine("", step.created, step.created_by, 0 if step.empty_layer else next(left, 0), step.comment)
@@ -120,14 +148,25 @@ def tag(engine: EngineBase, source: str, target: str) -> str:
     """
     images = Images(engine.ready())
     full = tag_name(target)
-    return images.tag(images.get(source), full)
+    image = images.get(source)
+    if image.origin:
+        images.commit(image.config, image.manifest.layers, names=[full])
+        return full
+    return images.tag(image, full)
 
 
 def remove(engine: EngineBase, name: str, *, force: bool = False) -> Sequence[Removal]:
     """Remove a name of an image, and with the last one (or by ID) the image and what nothing else needs.
 
-    Docker's rules, see ``store.removal``. Raises NoSuchImageError, ConflictError when a container uses it.
+    Docker's rules, see ``store.removal``. What a failed step of a build has left is removed by its name. Raises
+    NoSuchImageError, ConflictError when a container uses it.
     """
+    if MARK in name:
+        raise InvalidReferenceError(
+            f"cannot remove {name}: a step of an image goes with the image", hint=f"remove {name.partition(MARK)[0]}"
+        )
+    if name.startswith(FAILED):
+        return _remove_failed_step(engine, FailedSteps(engine.ready()).find(name))
     root = engine.ready()
     parts = make_parts(engine)
 
@@ -141,9 +180,30 @@ def remove(engine: EngineBase, name: str, *, force: bool = False) -> Sequence[Re
             if record.image_id == image_id
         )
 
-    return removal.remove(
-        Images(root), name, force=force, in_use=in_use, trees=drivers_in_use(engine), keep=cached_layers(root)
-    )
+    try:
+        return removal.remove(
+            Images(root), name, force=force, in_use=in_use, trees=drivers_in_use(engine), keep=cached_layers(root)
+        )
+    except NoSuchImageError as missing:
+        # It may be an ID that `images -a` tells.
+        try:
+            step = FailedSteps(root).find(name)
+        except NoSuchImageError:
+            raise missing from None
+        return _remove_failed_step(engine, step)
+
+
+def _remove_failed_step(engine: EngineBase, step: FailedStep) -> Sequence[Removal]:
+    """Forget what a failed step has left, and remove what nothing else needs. A container made of it keeps its files.
+    Raises StoreError."""
+    root = engine.ready()
+    try:
+        FailedSteps(root).remove(step.id)
+    except OSError as error:
+        raise StoreError(f"cannot remove {step.name}: {error.strerror}") from error
+    with locks.exclusive(root.collection_lock):
+        forgiving(root, trees=drivers_in_use(engine), keep=cached_layers(root))
+    return [Removal("Deleted", step.id)]
 
 
 def import_tar(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from minidock.build.checks import Report, check
 from minidock.build.progress import QuietProgress
 from minidock.build.request import BuildRequest
-from minidock.engine.building import build_arguments
+from minidock.engine.building import build_arguments, wanted_platform
 from minidock.engine.parts import open_rootfs
 from minidock.store.images import Images
 
@@ -27,6 +27,7 @@ def lint(
     target: str = "",
     contexts: Sequence[str] = (),
     ignorefile: str = "",
+    platform: str = "",
 ) -> Report:
     """What the checks find in a context's Dockerfile."""
     request = BuildRequest(
@@ -37,6 +38,7 @@ def lint(
         target=target,
         contexts=tuple(contexts),
         ignorefile=ignorefile,
+        platform=wanted_platform(platform),
     )
     root = engine.ready()
     quiet = QuietProgress(lambda _: None)

@@ -41,9 +41,10 @@ class Pruned(NamedTuple):
 
 
 class CacheEntry(NamedTuple):
-    """Something of the build cache: a ``type`` "cachemount", "step" or "http". ``size`` is bytes on disk, a layer's
-    counted once; times are nanoseconds since the epoch, 0 for unknown; a ``busy`` one is in use by a RUN, a ``shared``
-    one's layer is an image's too."""
+    """Something of the build cache: a ``type`` "cachemount", "step", "http" or "failed". ``size`` is bytes on disk, a
+    layer's counted once; times are nanoseconds since the epoch, 0 for unknown; a ``busy`` one is in use by a RUN, a
+    ``shared`` one's layer is an image's too. ``layer`` is a step's, a diff ID or empty: of several with one layer, the
+    latest used has its size; ``origin`` names the cache that a step was taken from."""
 
     type: str
     id: str
@@ -53,6 +54,13 @@ class CacheEntry(NamedTuple):
     used: int
     busy: bool
     shared: bool
+    layer: str = ""
+    origin: str = ""
+
+    @property
+    def reclaimable(self) -> bool:
+        """Whether its removal frees its size."""
+        return not (self.busy or self.shared)
 
 
 class ExplainedStep(NamedTuple):

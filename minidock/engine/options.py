@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict
 
+from minidock.errors import BuildError
 from minidock.model.mounts import Mount
 
 
@@ -17,10 +18,13 @@ class CreateOptions(TypedDict, total=False):
     ``env`` and ``labels`` are mappings, or ``NAME=VALUE`` texts. ``volumes`` are texts as ``-v`` takes them, ``mounts``
     as ``--mount`` takes them or ``Mount`` values, ``tmpfs`` as ``--tmpfs``,
     ``volumes_from`` as ``--volumes-from``; so are ``ulimits``, ``devices``, ``device_cgroup_rules`` and ``group_add``;
-    ``sysctls`` are a mapping or ``NAME=VALUE`` texts. Sizes are bytes, times seconds.
+    ``sysctls`` are a mapping or ``NAME=VALUE`` texts. ``platform`` is what the image has to be for. Sizes are bytes,
+    times seconds. ``pull`` is "always", "missing" or "never".
     """
 
     name: str
+    platform: str
+    pull: str
     env: Mapping[str, str] | Sequence[str]
     workdir: str
     user: str
@@ -67,7 +71,7 @@ class RunOptions(TypedDict, total=False):
 class OutputOptions(TypedDict, total=False):
     """What a build leaves behind: ``outputs`` and ``annotations`` as the flags take them, ``stdout`` the descriptor
     that the output ``-`` goes to, ``iidfile`` and ``metadata_file`` paths; ``squash`` makes one layer of the build's
-    own."""
+    own; ``attestations`` are as ``--attest`` takes them."""
 
     outputs: Sequence[str]
     annotations: Sequence[str]
@@ -75,15 +79,40 @@ class OutputOptions(TypedDict, total=False):
     iidfile: str
     metadata_file: str
     squash: bool
+    attestations: Sequence[str]
 
 
-class BuildOptions(RunOptions, OutputOptions, total=False):
-    """And what a build reads: ``contexts`` as ``--build-context`` takes them, ``ignorefile`` a path; ``jobs`` is how
-    many stages may run at once, 0 for as many as there are processors."""
+class CacheOptions(TypedDict, total=False):
+    """Where steps of a build may be taken from and where they go, as ``--cache-from`` and ``--cache-to`` take it, and
+    the stages whose steps all run, as ``--no-cache-filter`` does."""
+
+    cache_from: Sequence[str]
+    cache_to: Sequence[str]
+    no_cache_filter: Sequence[str]
+
+
+class BuildOptions(RunOptions, OutputOptions, CacheOptions, total=False):
+    """And what a build reads: ``contexts`` as ``--build-context`` takes them, ``ignorefile`` a path; ``platform`` is
+    what the image is for, this machine if empty; with ``pull`` its bases are asked for anew; ``unsetenv`` and
+    ``unsetlabel`` are names that it is not to have of its base. ``jobs`` is how many stages may run at once, 0 for as
+    many as there are processors. ``verify`` builds twice and raises NotReproducibleError where the
+    results differ. With ``explain`` the progress says of each step that the cache has not what made it so.
+
+    ``on_error`` is what becomes of a step that fails: "keep" (if nothing is said) keeps what it has left under the name
+    that ``BuildError.kept`` has, "discard" does not, "shell" also opens a shell there, on the terminal that descriptors
+    0 and 2 are, once ``before_shell`` was called with the error."""
 
     contexts: Sequence[str]
     ignorefile: str
+    platform: str
+    pull: bool
+    explain: bool
+    unsetenv: Sequence[str]
+    unsetlabel: Sequence[str]
     jobs: int
+    verify: bool
+    on_error: str
+    before_shell: Callable[[BuildError], None] | None
 
 
 def check_build_options(options: Iterable[str]) -> None:

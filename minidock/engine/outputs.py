@@ -26,6 +26,7 @@ from minidock.engine.archives import (
 from minidock.engine.settings import check_texts
 from minidock.engine.squash import squash
 from minidock.errors import HostError, UsageError
+from minidock.model.attestations import Provenance, parse_attestations
 from minidock.model.digest import chain_id, digest_of
 from minidock.model.oci import Manifest, decode_manifest
 from minidock.model.outputs import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from minidock.build.export import Finished
+    from minidock.engine.provenance import Attested, Recorder
     from minidock.rootfs import Rootfs
 
 _TITLES = {
@@ -54,13 +56,15 @@ _TITLES = {
     DOCKER: "exporting to docker image format",
 }
 _TARBALL_TITLE = "exporting to client tarball"
+_ATTESTED = (OCI, LOCAL)
+_PROVENANCE = "provenance.json"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Wishes(NamedTuple):
     """What a build is to leave behind. Without ``outputs`` that is an image in the store. ``stdout`` is where ``-``
     goes, None for nowhere; ``iidfile`` and ``metadata_file`` are paths or empty; ``squash`` makes one layer of the
-    build's own."""
+    build's own. ``provenance`` is how much of the build is attested, None for nothing."""
 
     outputs: tuple[Output, ...] = ()
     annotations: Annotations = Annotations()
@@ -68,6 +72,7 @@ class Wishes(NamedTuple):
     metadata_file: str = ""
     squash: bool = False
     stdout: int | None = None
+    provenance: Provenance | None = None
 
 
 def make_wishes(
@@ -78,22 +83,27 @@ def make_wishes(
     metadata_file: str = "",
     squash: bool = False,
     stdout: int | None = None,
+    attestations: Sequence[str] = (),
 ) -> Wishes:
     """Read what the flags say. Raises UsageError."""
-    check_texts(*outputs, *annotations, iidfile, metadata_file)
-    return Wishes(parse_outputs(outputs), parse_annotations(annotations), iidfile, metadata_file, squash, stdout)
+    check_texts(*outputs, *annotations, *attestations, iidfile, metadata_file)
+    wanted = parse_attestations(attestations) if attestations else None
+    read = parse_outputs(outputs), parse_annotations(annotations)
+    return Wishes(*read, iidfile, metadata_file, squash, stdout, wanted)
 
 
 class Exporter:
     """Fulfils the wishes. ``check`` is to be called before the build, the exporter itself with what is finished."""
 
-    __slots__ = ("_images", "_rootfs", "_wishes")
+    __slots__ = ("_images", "_predicate", "_recorder", "_rootfs", "_wishes")
 
-    def __init__(self, wishes: Wishes, *, images: Images, rootfs: Rootfs) -> None:
+    def __init__(self, wishes: Wishes, *, images: Images, rootfs: Rootfs, recorder: Recorder | None = None) -> None:
         outputs = wishes.outputs or (Output(IMAGE),)
         self._wishes = wishes._replace(outputs=outputs)
         self._images = images
         self._rootfs = rootfs
+        self._recorder = recorder
+        self._predicate: dict[str, Any] | None = None
 
     def check(self) -> None:
         """Refuse what cannot be written, and take away an image's ID that an earlier build wrote: where this one fails,
@@ -118,12 +128,19 @@ class Exporter:
         if self._wishes.squash:
             with stepping(finished.progress, "squashing layers"):
                 finished = squash(finished, self._rootfs)
-        annotations = self._wishes.annotations.of_manifest
+        annotations = (*finished.annotations, *self._wishes.annotations.of_manifest)
         encoded = encode_image(finished.config, finished.layers, annotations=annotations)
         image = _unstored(finished, encoded)
+        if self._recorder is not None:
+            self._predicate = self._recorder.predicate(finished)
+            if not self._wishes.metadata_file and not any(o.kind in _ATTESTED for o in self._wishes.outputs):
+                finished.progress.warning(
+                    "the attestation is kept nowhere: give --metadata-file, or an output of type=oci or type=local"
+                )
         for output in self._wishes.outputs:
             if output.kind == IMAGE:
-                image = store_image(finished, self._images, names=_names(output), annotations=annotations)
+                given = self._wishes.annotations.of_manifest
+                image = store_image(finished, self._images, names=_names(output), annotations=given)
             else:
                 with stepping(finished.progress, _TITLES.get(output.kind, _TARBALL_TITLE)):
                     self._write(output, finished, encoded)
@@ -132,14 +149,22 @@ class Exporter:
         if self._wishes.metadata_file:
             named = (name for output in self._wishes.outputs for name in _names(output))
             names = list(dict.fromkeys([*finished.names, *named]))
-            _write_small(self._wishes.metadata_file, _metadata(encoded, names))
+            _write_small(self._wishes.metadata_file, _metadata(encoded, names, self._predicate))
         return image
 
     def _write(self, output: Output, finished: Finished, encoded: Encoded) -> None:
         with _explained(output):
             if output.kind == LOCAL:
+                attested = self._attested(encoded, finished.names)
                 with self._tree(finished) as fd:
+                    if attested is not None and fd >= 0 and trees.status_of(_PROVENANCE, fd) is not None:
+                        raise HostError(
+                            f"the image has a {_PROVENANCE} of its own, where the attestation is to be",
+                            hint="leave out --provenance, or choose type=oci",
+                        )
                     _write_folder(output.dest, fd)
+                if attested is not None:
+                    _write_small(os.path.join(output.dest, _PROVENANCE), attested.statement.decode())
                 return
             with _opened(output.dest, self._wishes.stdout) as out:
                 if output.kind in {OCI, DOCKER}:
@@ -155,15 +180,27 @@ class Exporter:
         blobs, annotations = self._images.blobs, self._wishes.annotations
         if output.kind == DOCKER:
             layers = plain_layers(finished.config, blobs)
-            encoded = encode_image(finished.config, layers, annotations=annotations.of_manifest)
+            pairs = (*finished.annotations, *annotations.of_manifest)
+            encoded = encode_image(finished.config, layers, annotations=pairs)
+        names = list(dict.fromkeys([*finished.names, *_names(output)]))
         write_image_archive(
             out,
             encoded,
             blobs,
-            names=list(dict.fromkeys([*finished.names, *_names(output)])),
+            names=names,
             annotations=annotations.of_index if output.kind == OCI else (),
             for_docker=output.kind == DOCKER,
+            # docker's own archives hold one manifest.
+            attested=self._attested(encoded, names) if output.kind == OCI else None,
         )
+
+    def _attested(self, encoded: Encoded, names: Sequence[str]) -> Attested | None:
+        """The attestation of an image as it is written, where one is wanted."""
+        if self._predicate is None:
+            return None
+        from minidock.engine.provenance import attest
+
+        return attest(self._predicate, encoded.descriptor.digest, encoded.platform, names)
 
     @contextmanager
     def _tree(self, finished: Finished) -> Iterator[int]:
@@ -189,7 +226,7 @@ def _names(output: Output) -> tuple[str, ...]:
     return tuple(tag_name(name) for name in output.names)
 
 
-def _metadata(encoded: Encoded, names: list[str]) -> str:
+def _metadata(encoded: Encoded, names: list[str], predicate: dict[str, Any] | None) -> str:
     """What buildx writes with ``--metadata-file`` (docs.docker.com, "docker buildx build")."""
     described = {**encoded.descriptor.to_json(), "platform": encoded.platform}
     value: dict[str, Any] = {
@@ -199,6 +236,8 @@ def _metadata(encoded: Encoded, names: list[str]) -> str:
     }
     if names:
         value["image.name"] = ",".join(names)
+    if predicate is not None:
+        value["buildx.build.provenance"] = predicate
     return json.dumps(value, indent=2)
 
 

@@ -10,16 +10,48 @@ import os
 import select
 import signal
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from minidock.kernel import tty
 from minidock.runtime.context import Stdio
 
 if TYPE_CHECKING:
-    from minidock.runtime.exec import ExecStarted
+    from minidock.runtime.launch import Started
 
 _PIECE = 1 << 16
 _WINSIZE = (24, 80)
+
+
+class Ending(Protocol):
+    """``pidfd`` becomes readable at the end."""
+
+    @property
+    def pidfd(self) -> int: ...
+
+
+class Begun(Protocol):
+    """A command that was started: the master of its pty or -1, what ends with it, and its exit status."""
+
+    @property
+    def console(self) -> int: ...
+
+    @property
+    def waiter(self) -> Ending: ...
+
+    def wait(self) -> int: ...
+
+
+class _Attended(NamedTuple):
+    """A container's first process, whose exit status is asked for elsewhere."""
+
+    waiter: Started
+
+    @property
+    def console(self) -> int:
+        return self.waiter.console
+
+    def wait(self) -> int:
+        return 0
 
 
 class Pump:
@@ -36,7 +68,7 @@ class Pump:
         self._target = -1
         self._pending = b""
 
-    def run(self, begin: Callable[[Stdio], ExecStarted]) -> int:
+    def run(self, begin: Callable[[Stdio], Begun]) -> int:
         """Start the command with ``begin`` and copy until it ends; its exit status.
 
         What its own children write later is not waited for. Raises what ``begin`` raises, and OSError when the
@@ -56,7 +88,7 @@ class Pump:
                 status = started.wait()
             return status
 
-    def _begin_terminal(self, begin: Callable[[Stdio], ExecStarted]) -> ExecStarted:
+    def _begin_terminal(self, begin: Callable[[Stdio], Begun]) -> Begun:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             started = begin(Stdio(nothing, nothing, nothing, terminal=True, winsize=self._size()))
@@ -66,7 +98,7 @@ class Pump:
         self._target = started.console if self.stdin >= 0 else -1
         return started
 
-    def _begin_pipes(self, begin: Callable[[Stdio], ExecStarted], stack: contextlib.ExitStack) -> ExecStarted:
+    def _begin_pipes(self, begin: Callable[[Stdio], Begun], stack: contextlib.ExitStack) -> Begun:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         in_read, in_write = (
@@ -181,3 +213,16 @@ class Pump:
                 stack.callback(signal.signal, signal.SIGWINCH, before)
                 pass_size_on()
             yield
+
+
+def attend(begin: Callable[[Stdio], Started], *, stdin: int, stdout: int) -> Started:
+    """Start a container's first process with ``begin`` on a pty that is joined to ``stdin`` and ``stdout``, and wait
+    for its end. Raises what ``begin`` raises, OSError."""
+    begun: list[Started] = []
+
+    def start(stdio: Stdio) -> _Attended:
+        begun.append(begin(stdio))
+        return _Attended(begun[0])
+
+    Pump(stdin=stdin, stdout=stdout, stderr=stdout, terminal=True).run(start)
+    return begun[0]

@@ -55,8 +55,16 @@ class Sandbox:
         """Raises MinidockError for what makes no sense and what the host cannot do, OSError."""
         network = request["network"]
         address, gateway, extra = self._connect(network)
+        devices = request["devices"]
         spec = step_spec(
-            Process(tuple(request["args"]), tuple(request["env"]), request["workdir"] or "/", request["user"]),
+            Process(
+                tuple(request["args"]),
+                tuple(request["env"]),
+                request["workdir"] or "/",
+                request["user"],
+                terminal=request["terminal"],
+                groups=tuple(devices.get("groups", ())),
+            ),
             rootfs=f"{self._directory}/rootfs",
             files=self._write_files(address, network, hosts=request["hosts"], gateway=gateway),
             available=self._available,
@@ -66,6 +74,8 @@ class Sandbox:
             mounts=self._mounts(request),
             insecure=request["insecure"],
             shm_size=request["shm_size"],
+            devices=tuple(devices.get("nodes", ())),
+            device_rules=tuple(devices.get("rules", ())),
         )
         cache = f"{self._root.cache}/seccomp"
         return plan(spec, root=decode_root(request["root"]), extra=extra, cgroup=self._cgroup, seccomp_cache=cache)

@@ -26,7 +26,8 @@ _TEXTS = (
     *("volumes_from", "cap_add", "cap_drop", "security_opt", "ulimits", "devices", "device_cgroup_rules"),
     "group_add",
 )
-_OPTIONS = {*_AS_GIVEN, *_TEXTS, "env", "entrypoint", "labels", "volumes", "mounts", "tmpfs", "shm_size", "sysctls"}
+_OTHERS = ("env", "entrypoint", "labels", "volumes", "mounts", "tmpfs", "shm_size", "sysctls", "platform", "pull")
+_OPTIONS = {*_AS_GIVEN, *_TEXTS, *_OTHERS}
 _MAX_HOSTNAME = 64
 _MAX_BYTES = 2**63 - 1
 _MAX_SECONDS = 10**9

@@ -51,4 +51,5 @@ def squash(finished: Finished, rootfs: Rootfs) -> Finished:
     if layer is not None:
         config.add_layer(layer.digest, History(created=config.created, created_by="squash", comment=comment))
         layers = (*layers, layer)
-    return finished._replace(config=config, layers=layers)
+    # What was noted of the single layers is of no use for one that has their files.
+    return finished._replace(config=config, layers=layers, annotations=())

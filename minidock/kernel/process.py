@@ -9,8 +9,7 @@ import ctypes
 import errno as errnos
 import os
 import resource
-import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from minidock.kernel.clone import clone, clone_from_threads
@@ -33,7 +32,6 @@ _SIGNALS = 64
 _RLIMIT_LOCKS = 10
 _SIG_SETMASK = 2
 _SIGSET_SIZE = 128
-_INT_SIZE = 4
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _KEYCTL_SETPERM = 5
 _KEYCTL_DESCRIBE = 6
@@ -90,14 +88,25 @@ def spawn(child: Callable[[], int | None], *, flags: int = 0, cgroup_fd: int = -
     """Run ``child`` in a new process, made by ``clone3``; its result, or 0 for None, is the exit status.
 
     The child ends there, by os._exit: nothing of the caller's frames, buffers or exit handlers runs in it. Any
-    exception ends it with status 1, silently: a child that has something to say uses ``send_failure``.
+    exception ends it with status 1, silently: a child that has something to say uses ``send_failure``. Where a signal's
+    handler raises in the caller, the child is killed.
     """
-    # A Python signal handler that runs between the birth and the child's ``try`` would raise in both processes.
-    with signals_blocked() as mask:
-        pid, pidfd = clone3(flags, cgroup_fd=cgroup_fd)
-        if pid == 0:
-            _run_child(child, mask)
-    return Child(pid, pidfd)
+    born = None
+    try:
+        # A Python signal handler that runs between the birth and the child's ``try`` would raise in both processes.
+        with signals_blocked() as mask:
+            pid, pidfd = clone3(flags, cgroup_fd=cgroup_fd)
+            if pid == 0:
+                _run_child(child, mask)
+            born = Child(pid, pidfd)
+    except BaseException:
+        # A handler that runs now, for a signal that came meanwhile, would leave the caller without its child.
+        if born is not None:
+            pidfd_send_signal(born.pidfd, _SIGKILL)
+            born.wait()
+            born.close()
+        raise
+    return born
 
 
 def _run_child(child: Callable[[], int | None], mask: bytes) -> None:
@@ -182,13 +191,26 @@ def start_time(pid: int) -> int:
 
     Together with the number it names a process once and for all: numbers are used again.
     """
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def is_running(pid: int, started: int) -> bool:
+    """Whether the process with that number and start time has not ended. One that has, and that its parent has not
+    reaped, still has its number."""
+    fields = _stat(pid)
+    return bool(fields) and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on, the state; none when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return []
     # The name in field 2 may hold spaces and parentheses.
-    return int(text[text.rindex(b")") + 2 :].split()[19])
+    return text[text.rindex(b")") + 2 :].split()
 
 
 def thread_count() -> int:
@@ -224,19 +246,15 @@ class Failure:
         return OSError(self.errno, self.message or os.strerror(self.errno), self.path or None)
 
 
-def failure_of(error: BaseException, step: str) -> Failure:
-    """An exception as a Failure."""
-    if isinstance(error, OSError):
-        path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-        return Failure(error.errno or 0, step, path, error.strerror or str(error))
-    return Failure(0, step, "", f"{type(error).__name__}: {error}")
+def send_failure(fd: int, failure: Failure, *, doubt: bool = False) -> None:
+    """Write a failure into a pipe or socket whose other end ``read_failure`` reads. A vanished reader is no error.
 
-
-def send_failure(fd: int, failure: Failure) -> None:
-    """Write a failure into a pipe or socket whose other end ``read_failure`` reads. A vanished reader is no error."""
+    With ``doubt`` it is one only if the exec that follows finds the program to be none that this host can execute.
+    """
     fields = (str(failure.errno), failure.step, failure.path, failure.message)
     # At most PIPE_BUF bytes, so that it arrives whole.
-    data = b"F" + b"\0".join(os.fsencode(field).replace(b"\0", b"?")[:1300] for field in fields)
+    data = b"\0".join(os.fsencode(field).replace(b"\0", b"?")[:1300] for field in fields)
+    data = b"D" + data + b"\0" if doubt else b"F" + data
     try:
         os.write(fd, data)
     except BrokenPipeError:
@@ -257,7 +275,12 @@ def read_failure(fd: int) -> Failure | None:
 
 
 def parse_failure(data: bytes) -> Failure | None:
-    """A failure from its bytes; None for no bytes."""
+    """A failure from its bytes; None for no bytes, and for a doubt that was not borne out."""
+    if data[:1] == b"D" and data.count(b"\0") >= 4:
+        end = data.split(b"\0", 4)[4]
+        # ENOENT: a handler whose interpreter is not found inside.
+        unfit = len(end) == 4 and int.from_bytes(end, "little") in (errnos.ENOEXEC, errnos.ENOENT)
+        data = b"F" + data[1:-5] if unfit else end
     if not data:
         return None
     if len(data) == 4 and data[:1] != b"F":
@@ -267,35 +290,6 @@ def parse_failure(data: bytes) -> Failure | None:
     if data[:1] != b"F" or len(fields) != 4 or not fields[0].isdigit():
         return Failure(errnos.EPROTO, "report", "", f"a broken failure report: {data[:80]!r}")
     return Failure(int(fields[0]), fields[1], fields[2], fields[3])
-
-
-def send_fds(sock_fd: int, payload: bytes, fds: Sequence[int]) -> None:
-    """Send descriptors with a payload of at least one byte over a Unix socket (SCM_RIGHTS, unix(7))."""
-    import socket
-
-    sock = socket.socket(fileno=sock_fd)
-    try:
-        socket.send_fds(sock, [payload], list(fds))
-    finally:
-        sock.detach()
-
-
-def recv_fds(sock_fd: int, max_fds: int, *, max_bytes: int = 4096) -> tuple[bytes, list[int]]:
-    """Receive a payload and at most ``max_fds`` descriptors, which are CLOEXEC. (b"", []) at the end of the stream."""
-    import socket
-
-    sock = socket.socket(fileno=sock_fd)
-    try:
-        # socket.recv_fds drops its flags argument: the descriptors would be inheritable.
-        space = socket.CMSG_LEN(max_fds * _INT_SIZE)
-        data, messages, _, _ = sock.recvmsg(max_bytes, space, socket.MSG_CMSG_CLOEXEC)
-    finally:
-        sock.detach()
-    fds: list[int] = []
-    for level, kind, content in messages:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.extend(struct.unpack(f"{len(content) // _INT_SIZE}i", content))
-    return data, fds
 
 
 def set_pdeathsig(sig: int) -> None:

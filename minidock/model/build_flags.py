@@ -10,6 +10,7 @@ from minidock.errors import MountSpecError, UsageError
 from minidock.model.mounts import csv_record
 
 NETWORK_HOST, INSECURE = ENTITLEMENTS = ("network.host", "security.insecure")
+DEVICE = "device"
 HOST_GATEWAY = "host-gateway"
 _NAME = re.compile(r"[^\0\s,=]{1,255}")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
@@ -95,8 +96,12 @@ def parse_entitlements(texts: Iterable[str]) -> tuple[str, ...]:
     """Read ``--allow``, each with one or, parted by commas, several of them. Raises UsageError for an unknown one."""
     found = [name for text in texts for name in text.split(",")]
     for name in found:
-        if name not in ENTITLEMENTS:
-            raise UsageError(f"unknown entitlement {name!r} of --allow", hint=f"it is {' or '.join(ENTITLEMENTS)}")
+        kind, equals, device = name.partition("=")
+        if name not in ENTITLEMENTS and not (kind == DEVICE and bool(equals) == bool(device)):
+            raise UsageError(
+                f"unknown entitlement {name!r} of --allow",
+                hint=f"it is {', '.join(ENTITLEMENTS)}, {DEVICE} or {DEVICE}=VENDOR/CLASS=NAME",
+            )
     return tuple(sorted(set(found)))
 
 

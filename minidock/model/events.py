@@ -8,7 +8,7 @@ import binascii
 import json
 from typing import NamedTuple
 
-BEGIN, OUTPUT, COPIED, WARNING = "begin", "output", "copied", "warning"
+BEGIN, OUTPUT, COPIED, MISSED, WARNING = "begin", "output", "copied", "missed", "warning"
 DONE, CACHED, CANCELED, ERROR = "done", "cached", "canceled", "error"
 ENDS = (DONE, CACHED, CANCELED, ERROR)
 OVER = "over"
@@ -18,7 +18,8 @@ class Event(NamedTuple):
     """Something that happened at ``when``, seconds of the host's monotonic clock, which all of its processes share.
 
     ``kind`` is BEGIN (``text`` is the title), OUTPUT (``text`` is base64 of the bytes), COPIED (``size`` bytes so
-    far), one of ENDS (``text`` is an ERROR's message), WARNING (``text``, without a step), or OVER: the last one.
+    far), MISSED (``text`` says why it is not taken from the cache), one of ENDS (``text`` is an ERROR's message),
+    WARNING (``text``, without a step), or OVER: the last one.
     """
 
     kind: str

@@ -22,6 +22,8 @@ _MAX_NAME = 255
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
+# What the latest failed step of a build has left; with ``:ID``, that one. No reference has capitals here.
+FAILED = "FAILED"
 
 
 class Reference(NamedTuple):
@@ -62,6 +64,12 @@ class Reference(NamedTuple):
 
     def _suffix(self) -> str:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def is_derived(text: str) -> bool:
+    """Whether a text means no image of its own and nothing that could be pulled: a step of one (``app~2``), or what a
+    failed step of a build has left."""
+    return "~" in text or text.startswith(FAILED)
 
 
 def parse_reference(text: str) -> Reference:

@@ -172,17 +172,21 @@ def step_spec(
     mounts: Sequence[dict[str, Any]] = (),
     insecure: bool = False,
     shm_size: int = 0,
+    devices: tuple[dict[str, Any], ...] = (),
+    device_rules: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """The runtime spec of a build step: the default sandbox, with generated ``files`` bound in.
 
     ``ulimits`` are texts as ``--ulimit`` has them; ``mounts`` are further ones as the spec has them, where ``TREE`` and
-    ``SECRET`` are known; an ``insecure`` step has no walls but its namespaces; ``shm_size`` is bytes, 0 for the usual.
+    ``SECRET`` are known; an ``insecure`` step has no walls but its namespaces; ``shm_size`` is bytes, 0 for the usual;
+    ``devices`` and ``device_rules`` are as in ``Sandbox``.
     Raises UsageError for a limit or a mount's target that makes no sense.
     """
     sandbox = Sandbox(available=available, privileged=insecure, network=network, ulimits=ulimits)
+    sandbox = sandbox._replace(devices=devices, device_rules=device_rules)
     binds = [bind_mount(path, target, options=("rbind", "rprivate")) for target, path in files]
     return _spec(
-        process._replace(env=with_defaults(process.env, hostname="", terminal=False)),
+        process._replace(env=with_defaults(process.env, hostname="", terminal=process.terminal)),
         sandbox._replace(shm_size=shm_size) if shm_size else sandbox,
         rootfs=rootfs,
         read_only=False,

@@ -85,7 +85,10 @@ class Channel:
             self.go_child, self.go_parent = os.pipe2(os.O_CLOEXEC)
             self.report_parent, self.report_child = os.pipe2(os.O_CLOEXEC)
             if terminal:
-                self.console_parent, self.console_child = _socket_pair()
+                # The child needs it too, and imports nothing any more.
+                from minidock.kernel.passing import socket_pair
+
+                self.console_parent, self.console_child = socket_pair()
             self.trampoline = open_trampoline()
         except OSError as error:
             self.close(*self.__slots__)
@@ -197,7 +200,9 @@ def finish_birth(channel: Channel, name: str, *, terminal: bool, goal: str = "st
     console = -1
     try:
         if terminal:
-            _, fds = kp.recv_fds(channel.console_parent, 1)
+            from minidock.kernel.passing import recv_fds
+
+            _, fds = recv_fds(channel.console_parent, 1)
             console = fds[0] if fds else -1
         failure = kp.read_failure(channel.report_parent)
         if failure is not None:
@@ -207,13 +212,6 @@ def finish_birth(channel: Channel, name: str, *, terminal: bool, goal: str = "st
             os.close(console)
         raise
     return console
-
-
-def _socket_pair() -> tuple[int, int]:
-    import socket
-
-    ours, theirs = socket.socketpair()
-    return ours.detach(), theirs.detach()
 
 
 def _perform(step: Step, context: ParentContext, log: Log) -> None:

@@ -76,6 +76,9 @@ class OpenConsole(NamedTuple):
         return "open a pty in the container's /dev/pts; bind it on /dev/console"
 
     def execute(self, context: ChildContext) -> None:
+        # It is loaded already: the parent has made the socket.
+        from minidock.kernel.passing import send_fds
+
         try:
             pts = open_in_root(context.root, "/dev/pts", os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -92,7 +95,7 @@ class OpenConsole(NamedTuple):
             cover = mount.open_tree(slave)
             context.attach(cover, "/dev/console", directory=False)
             os.close(cover)
-        kp.send_fds(context.console, b"console", [master])
+        send_fds(context.console, b"console", [master])
         os.close(master)
         context.stdio = context.stdio._replace(stdin=slave, stdout=slave, stderr=slave)
 
@@ -272,7 +275,12 @@ class Exec(NamedTuple):
         return "exec " + " ".join(self.args)
 
     def execute(self, context: ChildContext) -> None:
-        path = find_program(self.args[0], context.env.get("PATH", ""))
+
+        def doubt(error: ContainerStartError) -> None:
+            failure = kp.Failure(0, type(error).__name__, error.hint, error.message)
+            kp.send_failure(context.report, failure, doubt=True)
+
+        path = find_program(self.args[0], context.env.get("PATH", ""), doubt=doubt)
         # Everything that is kept goes above the descriptors that are about to be overwritten.
         kept_report = context.report
         trampoline, report = _high(context.trampoline), _high(context.report)

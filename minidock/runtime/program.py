@@ -9,10 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from minidock.errors import CommandNotExecutableError, CommandNotFoundError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INSTALL_HANDLERS = "install the Debian packages qemu-user-static and binfmt-support, which register one"
 _HEAD = 4096
 _PT_INTERP = 3
 _MACHINES = {"x86_64": (62, 3), "aarch64": (183, 40)}
@@ -20,16 +25,18 @@ _MACHINE_NAMES = {3: "x86 (32-bit)", 8: "MIPS", 20: "PowerPC", 21: "PowerPC 64",
 _MACHINE_NAMES |= {183: "aarch64", 243: "RISC-V", 258: "LoongArch"}
 
 
-def find_program(name: str, search: str) -> str:
+def find_program(name: str, search: str, *, doubt: Callable[[CommandNotExecutableError], None]) -> str:
     """The path of ``name``: itself if it has a slash, else the first executable of that name in ``search``, a PATH.
 
-    Raises CommandNotFoundError (127) or CommandNotExecutableError (126); a missing shebang interpreter or ELF loader is
-    named, since exec's own answer would be a bare "no such file or directory".
+    A program of another machine runs where the host's binfmt_misc has a handler for it, which cannot be seen in here:
+    ``doubt`` is called with what is wrong, should the kernel refuse it. Raises CommandNotFoundError (127) or
+    CommandNotExecutableError (126); a missing shebang interpreter or ELF loader is named, since exec's own answer would
+    be a bare "no such file or directory".
     """
     if not name:
         raise CommandNotFoundError("the command is an empty string")
     if "/" in name:
-        _check(name, name)
+        _check(name, name, doubt)
         return name
     refused = ""
     for directory in (search or _DEFAULT_PATH).split(":"):
@@ -37,7 +44,7 @@ def find_program(name: str, search: str) -> str:
         if not os.path.isfile(path):
             continue
         if os.access(path, os.X_OK):
-            _check(path, name)
+            _check(path, name, doubt)
             return path
         refused = refused or path
     if refused:
@@ -45,7 +52,7 @@ def find_program(name: str, search: str) -> str:
     raise CommandNotFoundError(f"exec {name!r}: executable file not found in $PATH")
 
 
-def _check(path: str, name: str) -> None:
+def _check(path: str, name: str, doubt: Callable[[CommandNotExecutableError], None]) -> None:
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -68,7 +75,7 @@ def _check(path: str, name: str) -> None:
     if head[:2] == b"#!":
         _check_shebang(name, head)
     elif head[:4] == b"\x7fELF":
-        _check_elf(name, head)
+        _check_elf(name, head, doubt)
 
 
 def _check_shebang(name: str, head: bytes) -> None:
@@ -84,16 +91,22 @@ def _check_shebang(name: str, head: bytes) -> None:
         raise CommandNotFoundError(f"exec {name!r}: its interpreter {interpreter!r} does not exist in the image")
 
 
-def _check_elf(name: str, head: bytes) -> None:
-    if len(head) < 64 or head[5] != 1:
+def _check_elf(name: str, head: bytes, doubt: Callable[[CommandNotExecutableError], None]) -> None:
+    if len(head) < 64:
         return
-    machine = int.from_bytes(head[18:20], "little")
+    machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
     known = _MACHINES.get(os.uname().machine)
     if known and machine not in known:
         built_for = _MACHINE_NAMES.get(machine, f"machine {machine}")
-        raise CommandNotExecutableError(
-            f"exec {name!r}: exec format error: it is built for {built_for}, this host is {os.uname().machine}"
+        doubt(
+            CommandNotExecutableError(
+                f"exec {name!r}: exec format error: it is built for {built_for}, this host is {os.uname().machine}",
+                hint=f"binfmt_misc of the host has no handler with flag F for it; {INSTALL_HANDLERS}",
+            )
         )
+        return
+    if head[5] != 1:
+        return
     wide = head[4] == 2
     width = 8 if wide else 4
     table = int.from_bytes(head[32 : 32 + width] if wide else head[28 : 28 + width], "little")

@@ -14,6 +14,7 @@ import json
 import os
 import select
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minidock import errors
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from minidock.log import Log
+    from minidock.runtime.launch import Started
     from minidock.runtime.plan import Plan
 
     PlanOf = Callable[[dict[str, Any]], Plan]
     Planner = Callable[[], AbstractContextManager[PlanOf]]
+    Attend = Callable[[Callable[[Stdio], Started]], Started]
 
 _CHUNK = 65536
 _PREFIX = "step-"
@@ -50,15 +53,17 @@ def cgroup_name() -> str:
     return f"{_PREFIX}{pid}-{kp.start_time(pid)}"
 
 
-def remove_stale_cgroups() -> None:
-    """Remove the cgroups of builders that are gone."""
-    layout = cgroups.detect()
+def remove_stale_cgroups(*, own: bool = False) -> None:
+    """Remove the cgroups of builders that are gone; with ``own`` those of this process, too."""
+    layout, this = cgroups.detect(), cgroup_name() if own else "none"
     for hierarchy in {*layout.controllers.values(), layout.unified} - {""}:
         parent = f"{hierarchy}/{cgroups.PARENT}"
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(parent):
-                pid, _, rest = name.removeprefix(_PREFIX).partition("-")
-                if name.startswith(_PREFIX) and pid.isdigit() and str(kp.start_time(int(pid))) != rest.split("-")[0]:
+                pid, started = (*name.removeprefix(_PREFIX).split("-"), "")[:2]
+                if not name.startswith(_PREFIX) or not pid.isdigit() or not started.isdigit():
+                    continue
+                if name.startswith(this) or not kp.is_running(int(pid), int(started)):
                     with contextlib.suppress(OSError):
                         os.rmdir(f"{parent}/{name}")
 
@@ -73,13 +78,15 @@ class Keeper:
     """The builder's side of a keeper. A context manager: the keeper lives as long.
 
     ``planner`` is entered in the keeper and gives what turns a request, a JSON object, into a plan; it is left there
-    when the context ends without an exception.
+    when the context ends without an exception. ``attend`` is for requests for a terminal: it starts a command with what
+    it is handed, on a terminal, and returns when that has ended.
     """
 
-    __slots__ = ("_cgroup", "_child", "_fds", "_log", "_pending", "_planner")
+    __slots__ = ("_attend", "_cgroup", "_child", "_fds", "_log", "_pending", "_planner")
 
-    def __init__(self, planner: Planner, log: Log) -> None:
+    def __init__(self, planner: Planner, log: Log, *, attend: Attend | None = None) -> None:
         self._planner = planner
+        self._attend = attend
         self._log = log
         self._fds: list[int] = []
         self._pending = b""
@@ -98,7 +105,8 @@ class Keeper:
                 os.close(fd)
             # It outlives what the builder has open now: whoever waits for a lock of that would wait for the keeper.
             kp.close_from(3, keep=(request_read, result_write, output_write, builder, self._log.fd))
-            _Keeping(output_write, result_write, self._log).serve(request_read, builder, self._planner)
+            keeping = _Keeping(output_write, result_write, self._log, self._attend)
+            keeping.serve(request_read, builder, self._planner)
 
         try:
             self._child = kp.spawn(keep, flags=ns.CLONE_NEWPID)
@@ -122,7 +130,8 @@ class Keeper:
         meanwhile: Callable[[], None] | None = None,
     ) -> StepResult:
         """Run the plan of ``request`` to its end with /dev/null as its input, handing its output (both streams, as it
-        comes) to ``on_output``. ``meanwhile`` is called once, as soon as the keeper has the request.
+        comes) to ``on_output``. ``meanwhile`` is called once, as soon as the keeper has the request. A request for a
+        ``terminal`` has the one that descriptor 0 is, in raw mode, instead.
 
         Raises what ``launch.start`` and the planner raise. Whatever ends this call, an exception of a callable
         included, nothing of the step runs on; after such an exception the keeper is gone.
@@ -132,7 +141,8 @@ class Keeper:
                 _write(self._fds[0], request)
             if meanwhile is not None:
                 meanwhile()
-            values = self._relay(on_output)
+            with _raw_terminal() if request.get("terminal") else contextlib.nullcontext():
+                values = self._relay(on_output)
         except BaseException:
             self._end(kill=True)
             raise
@@ -158,7 +168,6 @@ class Keeper:
                     poll.unregister(output)
         while chunk := _read_now(output):
             on_output(chunk)
-        self._cgroup = {}
         return values
 
     def _read_result(self, result: int) -> dict[str, Any]:
@@ -178,21 +187,33 @@ class Keeper:
         """Let the keeper leave, or kill it with whatever runs below it."""
         if not self._fds:
             return
-        if kill:
-            with contextlib.suppress(ProcessLookupError):
-                kp.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
-        else:
-            os.close(self._fds.pop(0))
-        self._child.wait()
-        self._child.close()
+        try:
+            if not kill:
+                os.close(self._fds.pop(0))
+                self._child.wait()
+        except BaseException:
+            kill = True
+            raise
+        finally:
+            if kill:
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    kp.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
+                    self._child.wait()
+            self._child.close()
+            self._clear(self._fds[-2])
+
+    def _clear(self, result: int) -> None:
+        """What a keeper that is dead now leaves to the builder."""
         # It may have told of a cgroup that nobody has read of yet.
-        while self._read_result(self._fds[kill]) is not _KILLED:
+        while self._read_result(result) is not _KILLED:
             continue
         self._close()
         if self._cgroup:
-            cgroup = cgroups.open(self._cgroup)
+            # The last step's: it is gone, unless the keeper was killed before it had removed all of it.
+            cgroup, self._cgroup = cgroups.open(self._cgroup), {}
             with contextlib.suppress(OSError):
                 cgroup.kill()
+            with contextlib.suppress(OSError):
                 cgroup.remove()
 
     def _close(self) -> None:
@@ -204,9 +225,10 @@ class Keeper:
 class _Keeping:
     """The keeper's side: ``output`` is what steps write to, ``result`` what the builder reads."""
 
-    __slots__ = ("_log", "_null", "_output", "_result")
+    __slots__ = ("_attend", "_log", "_null", "_output", "_result")
 
-    def __init__(self, output: int, result: int, log: Log) -> None:
+    def __init__(self, output: int, result: int, log: Log, attend: Attend | None) -> None:
+        self._attend = attend
         self._output = output
         self._result = result
         self._log = log
@@ -228,12 +250,16 @@ class _Keeping:
         from minidock.runtime.launch import start
 
         try:
-            started = start(
+            begin = partial(
+                start,
                 plan_of(request),
-                stdio=Stdio(self._null, self._output, self._output),
                 log=self._log,
                 announce=lambda cgroup: _write(self._result, {"cgroup": cgroup.paths}),
             )
+            if request.get("terminal") and self._attend is not None:
+                started = self._attend(lambda stdio: begin(stdio=stdio))
+            else:
+                started = begin(stdio=Stdio(self._null, self._output, self._output))
             code = kp.wait_pidfd(started.pidfd) or 0
             _write(self._result, {"status": code if code >= 0 else 128 - code, "stubs": started.stubs})
             os.close(started.pidfd)
@@ -244,6 +270,13 @@ class _Keeping:
         except OSError as error:
             what = f"cannot run the build step: {error.filename or ''}: {error.strerror}".replace(": :", ":")
             _write(self._result, {"error": "ContainerStartError", "message": what, "hint": ""})
+
+
+def _raw_terminal() -> AbstractContextManager[None]:
+    """The terminal in raw mode: here, where it is given back also when the keeper was killed."""
+    from minidock.kernel import tty
+
+    return tty.raw_mode(0)
 
 
 def _write(fd: int, message: dict[str, Any]) -> None:

@@ -60,16 +60,25 @@ class CacheMounts:
         self.directory = f"{root.cache}/mounts"
 
     @contextmanager
-    def hold(self, cache_id: str, sharing: str, *, staging: str, fill: Callable[[str], None]) -> Iterator[str]:
-        """A directory of the cache, locked as ``sharing`` says as long as the context lasts; waits where it has to.
+    def hold(
+        self,
+        cache_id: str,
+        sharing: str,
+        *,
+        staging: str,
+        fill: Callable[[str], None],
+        before_waiting: Callable[[], None] = lambda: None,
+    ) -> Iterator[str]:
+        """A directory of the cache, locked as ``sharing`` says as long as the context lasts; waits where it has to,
+        and calls ``before_waiting`` then.
 
         One that is missing is made in ``staging`` and given its content, owner and mode there by ``fill``, which is
-        called with its path. Raises StoreError, and what ``fill`` raises.
+        called with its path. Raises StoreError, and what the callables raise.
         """
         with ExitStack() as opened:
             try:
                 folder = self._enter(cache_id, staging, opened)
-                path = _take(folder, sharing, staging, fill, opened)
+                path = _take(folder, lambda fd: _lock(fd, sharing, before_waiting), staging, fill, opened)
             except OSError as error:
                 raise StoreError(
                     f"cannot use the cache mount {cache_id!r}: {error.filename or self.directory}: {error.strerror}",
@@ -136,14 +145,16 @@ class CacheMounts:
         return path
 
 
-def _take(folder: str, sharing: str, staging: str, fill: Callable[[str], None], opened: ExitStack) -> str:
+def _take(
+    folder: str, lock: Callable[[int], bool], staging: str, fill: Callable[[str], None], opened: ExitStack
+) -> str:
     """Lock one of the directories in ``folder``, the first unless it has to be one of its own."""
     for number in range(1, _MOST):
         path = f"{folder}/{_DATA}" if number == 1 else f"{folder}/{_DATA}-{number}"
         fd = _open(path, staging, fill)
         with ExitStack() as attempt:
             attempt.callback(os.close, fd)
-            if _lock(fd, sharing):
+            if lock(fd):
                 opened.enter_context(attempt.pop_all())
                 return path
     raise OSError(errno.EBUSY, "all its directories are in use", folder)
@@ -165,9 +176,12 @@ def _open(path: str, staging: str, fill: Callable[[str], None]) -> int:
     return os.open(path, _FLAGS)
 
 
-def _lock(fd: int, sharing: str) -> bool:
+def _lock(fd: int, sharing: str, before_waiting: Callable[[], None]) -> bool:
     if sharing == PRIVATE:
         return locks.try_lock(fd)
+    if lock_shared(fd, block=False) if sharing == SHARED else locks.try_lock(fd):
+        return True
+    before_waiting()
     return lock_shared(fd) if sharing == SHARED else lock_exclusive(fd)
 
 

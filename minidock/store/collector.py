@@ -12,6 +12,7 @@ from minidock.model.oci import INDEX, Descriptor, ImageConfig, decode_manifest, 
 from minidock.store import locks, staging
 from minidock.store.blobs import Blobs
 from minidock.store.containers import ContainerStore
+from minidock.store.failed_steps import FailedSteps
 from minidock.store.index import read_index
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Collected(NamedTuple):
 
 
 def collect(root: DataRoot, *, trees: Sequence[Trees] = (), keep: Iterable[str] = ()) -> Collected:
-    """Remove every blob and layer that no image, container, live staging or digest in ``keep`` needs.
+    """Remove every blob and layer that no image, container, failed step, live staging or digest in ``keep`` needs.
 
     Holds the collection lock alone. Raises OSError, StoreError.
     """
@@ -72,8 +73,9 @@ def collect_locked(root: DataRoot, *, trees: Sequence[Trees] = (), keep: Iterabl
     return Collected(tuple(removed), tuple(removed_trees), size)
 
 
-def mark(root: DataRoot, *, keep: Iterable[str] = ()) -> Live:
-    """What is needed now; exact while the collection lock is held alone.
+def mark(root: DataRoot, *, keep: Iterable[str] = (), failed_steps: bool = True) -> Live:
+    """What is needed now; exact while the collection lock is held alone. Without ``failed_steps``, what only those of
+    builds need is not.
 
     A manifest or configuration that is missing or damaged needs nothing beyond itself: it can never be used again.
     Raises CorruptObjectError for a damaged index, OSError and StoreError when something cannot be read.
@@ -85,6 +87,9 @@ def mark(root: DataRoot, *, keep: Iterable[str] = ()) -> Live:
     for image_id, diff_ids in ContainerStore(root).needs():
         live.blobs.add(image_id)
         _mark_layers(diff_ids, live)
+    for step in FailedSteps(root).list() if failed_steps else ():
+        live.blobs.update((step.id, *(layer.digest for layer in step.layers)))
+        _mark_layers(step.diff_ids, live)
     for digest in (*staging.staged_digests(root), *keep):
         live.blobs.add(digest)
         live.layers.add(digest)

@@ -6,12 +6,18 @@ layers = "auto"                 # tarball: mount layers from their tarballs; tre
 loop_devices = false            # mount tarballs through loop devices where the kernel mounts no files
 keep = false                    # keep writable layers until `rm`
 debug = false
+default_registry = ""           # serves the names without a host; empty: Docker Hub
+insecure_registries = []        # HOST[:PORT] that may be spoken to without TLS, or with any certificate
+registry_certificates = ["/etc/minidock/certs.d", "/etc/docker/certs.d"]  # HOST[:PORT]/*.crt: further authorities
+
+[registry_mirrors]              # who is asked before a registry, in this order
+"docker.io" = ["mirror.example"]
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from minidock.errors import UsageError
@@ -20,6 +26,10 @@ from minidock.store.layout import DEFAULT_ROOT
 DEFAULT_PATH = "/etc/minidock/config.toml"
 ROOT_VARIABLE = "MINIDOCK_ROOT"
 CONFIG_VARIABLE = "MINIDOCK_CONFIG"
+
+
+_BOOLEAN, _LIST, _TABLE = "true or false", "a list of strings", "a table of lists of strings"
+_KINDS = {bool: _BOOLEAN, str: "a string", tuple: _LIST, dict: _TABLE}
 
 
 class Config(NamedTuple):
@@ -31,6 +41,10 @@ class Config(NamedTuple):
     loop_devices: bool = False
     keep: bool = False
     debug: bool = False
+    default_registry: str = ""
+    insecure_registries: tuple[str, ...] = ()
+    registry_certificates: tuple[str, ...] = ("/etc/minidock/certs.d", "/etc/docker/certs.d")
+    registry_mirrors: Mapping[str, Sequence[str]] = {}
 
 
 def load_config(environ: Mapping[str, str] | None = None) -> Config:
@@ -66,13 +80,20 @@ def _read(path: str, *, must_exist: bool) -> Config:
     return _checked(path, value)
 
 
+def _is_of(kind: str, item: object) -> bool:
+    if kind == _TABLE:
+        return isinstance(item, dict) and all(_is_of(_LIST, value) for value in item.values())
+    if kind == _LIST:
+        return isinstance(item, list) and all(isinstance(value, str) for value in item)
+    return isinstance(item, bool if kind == _BOOLEAN else str)
+
+
 def _checked(path: str, value: Mapping[str, Any]) -> Config:
     for key, item in value.items():
         if key not in Config._fields:
             raise UsageError(f"{path}: unknown key {key!r}", hint=f"the keys are {', '.join(Config._fields)}")
-        wanted = type(Config._field_defaults[key])
-        if type(item) is not wanted:
-            kind = "true or false" if wanted is bool else "a string"
+        kind = _KINDS[type(Config._field_defaults[key])]
+        if not _is_of(kind, item):
             raise UsageError(f"{path}: {key} must be {kind}, not {item!r}")
     config = Config(**value)
     if not os.path.isabs(config.root):

@@ -18,9 +18,9 @@ from minidock.model.oci import (
     decode_manifest,
     encode_manifest,
 )
-from minidock.model.reference import parse_reference
+from minidock.model.reference import FAILED, is_derived, parse_reference
 from minidock.store import locks
-from minidock.store.blobs import Blobs
+from minidock.store.blobs import MAX_METADATA, Blobs
 from minidock.store.index import Entry, Index, changing, read_index
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class Image(NamedTuple):
     it was stored here, nanoseconds since the epoch; ``size`` is the bytes of its plain layers.
 
     ``error`` is empty, or says what of a damaged image is wrong: then ``manifest`` and ``config`` are empty ones.
+    ``repo_digests`` are what registries call it, ``HOST/PATH@DIGEST``, sorted.
+    ``origin`` is empty but for what is no image of its own: the ID of the image that this is a step of, or of the
+    failed step of a build that this is.
     """
 
     id: str
@@ -46,6 +49,8 @@ class Image(NamedTuple):
     config: ImageConfig
     size: int
     error: str = ""
+    origin: str = ""
+    repo_digests: tuple[str, ...] = ()
 
 
 class Found(NamedTuple):
@@ -82,13 +87,19 @@ class Images:
         return set(self.by_id(read_index(self.root)))
 
     def get(self, name_or_id: str) -> Image:
-        """The image of that full ID, name (familiar or full) or unique ID prefix, in this order.
+        """The image of that full ID, name (familiar or full) or unique ID prefix, in this order; of ``NAME~N``, the
+        image N steps before its end; of ``FAILED`` and ``FAILED:ID``, what a failed step of a build has left.
 
         Raises NoSuchImageError, InvalidReferenceError for what is neither, CorruptObjectError when it is damaged.
         """
+        if is_derived(name_or_id):
+            return self._derived(name_or_id)
         error = ""
         for index in self._until_steady():
-            found = self.find(index, name_or_id)
+            try:
+                found = self.find(index, name_or_id)
+            except NoSuchImageError as missing:
+                return self._failed_step(name_or_id, missing)
             image = self._image(found.id, found.entries, found.named[0] if found.named else None)
             if not image.error:
                 return image
@@ -110,7 +121,8 @@ class Images:
 
         Configuration and manifest are on disk before the index names them. ``names`` are references of any form; each
         then means this image; ``annotations`` are the manifest's. Committing the same again changes nothing. Raises
-        StoreError when a layer is missing, InvalidReferenceError for a name that has a digest.
+        StoreError when a layer is missing and for a configuration that is too large to be read again,
+        InvalidReferenceError for a name that has a digest.
         """
         full_names = [tag_name(name) for name in names]
         _check_layers(config, layers)
@@ -122,6 +134,12 @@ class Images:
             named = Descriptor(CONFIG, digest_of(encoded), len(encoded))
             manifest = Manifest(named, tuple(layers), annotations=annotations)
             data = encode_manifest(manifest)
+            if max(len(encoded), len(data)) > MAX_METADATA:
+                # Neither this store nor a registry would read it again.
+                raise StoreError(
+                    f"the image's configuration or manifest is larger than {MAX_METADATA >> 20} MiB",
+                    hint="shorten its history, variables, labels or annotations",
+                )
             config_digest, manifest_digest = self.blobs.put_all([encoded, data])
             descriptor = Descriptor(MANIFEST, manifest_digest, len(data))
             with changing(self.root) as index:
@@ -129,6 +147,34 @@ class Images:
                     index.set_name(name, descriptor, config_digest)
                 index.add_unnamed(descriptor, config_digest)
         return self._image(config_digest, self.by_id(index)[config_digest])
+
+    def add_pulled(
+        self,
+        manifest: bytes,
+        descriptor: Descriptor,
+        config: bytes,
+        layers: Sequence[str],
+        *,
+        names: Sequence[str],
+        repo_digests: Sequence[str],
+    ) -> tuple[str, bool]:
+        """Store an image whose manifest and configuration are kept verbatim; its ID, and whether the index changed.
+
+        ``layers`` are the digests that must be among the blobs already; ``names`` full references that mean it from now
+        on, ``repo_digests`` what registries call it. Raises StoreError when a layer is missing.
+        """
+        with locks.shared(self.root.collection_lock):
+            for digest in layers:
+                if not self.blobs.has(digest):
+                    raise StoreError(f"the layer {digest} is not in the store", hint="run the command again")
+            config_digest, _ = self.blobs.put_all([config, manifest])
+            with changing(self.root) as index:
+                before = list(index.entries)
+                for name in names:
+                    index.set_name(name, descriptor, config_digest)
+                index.add_unnamed(descriptor, config_digest)
+                index.add_repo_digests(descriptor.digest, repo_digests)
+                return config_digest, index.entries != before
 
     def tag(self, image: Image, name: str) -> str:
         """Let ``name`` mean ``image`` too; returns the full reference. Raises NoSuchImageError when it has gone."""
@@ -140,6 +186,53 @@ class Images:
                     index.set_name(full, descriptor, image.id, stored=entry.stored)
                     return full
         raise NoSuchImageError(f"no such image: {image.id}")
+
+    def _derived(self, text: str) -> Image:
+        """What is no image of its own; see ``get``."""
+        from minidock.model.image_steps import MARK, image_before, split_step, steps_of
+
+        if MARK not in text:
+            if text.partition(":")[0] != FAILED:
+                raise InvalidReferenceError(f"invalid image reference {text!r}: a repository name is lower-case")
+            return self._failed_step(text)
+        name, count = split_step(text)
+        image = self.get(name)
+        number = len(steps_of(image.config))
+        if count >= max(number, 1):
+            steps = f"{number} steps, {name}~0 to {name}~{number - 1}" if number > 1 else f"only {name}~0"
+            raise NoSuchImageError(
+                f"there is no {text}: the image {name} has {steps}", hint=f"see `minidock history {name}`"
+            )
+        if not count:
+            return image
+        config = image_before(image.config, count)
+        layers = image.manifest.layers[: len(config.diff_ids)]
+        return self._unstored(config, layers, created=image.created, origin=image.origin or image.id)
+
+    def _failed_step(self, text: str, missing: NoSuchImageError | None = None) -> Image:
+        """What a failed step of a build has left; raises ``missing``, if given, where the text means none."""
+        from minidock.store.failed_steps import FailedSteps
+
+        try:
+            step = FailedSteps(self.root).find(text)
+        except NoSuchImageError:
+            if missing is not None:
+                raise missing from None
+            raise
+        return self.failed_step(step.id, step.layers, step.stored)
+
+    def failed_step(self, image_id: str, layers: Sequence[Descriptor], stored: int) -> Image:
+        """What a failed step of a build has left as an image; its name is no reference. Raises CorruptObjectError."""
+        config = ImageConfig.decode(self.blobs.read(image_id))
+        return self._unstored(config, layers, created=stored, origin=image_id)
+
+    def _unstored(self, config: ImageConfig, layers: Sequence[Descriptor], *, created: int, origin: str) -> Image:
+        """An image as ``commit`` would make it."""
+        encoded = config.encode()
+        manifest = Manifest(Descriptor(CONFIG, digest_of(encoded), len(encoded)), tuple(layers))
+        size = self._size(manifest, config)
+        digest = digest_of(encode_manifest(manifest))
+        return Image(manifest.config.digest, digest, (), created, manifest, config, size, origin=origin)
 
     def _until_steady(self) -> Iterator[Index]:
         """The index, and again as long as it has changed meanwhile: what is missing then may just have been removed."""
@@ -203,7 +296,8 @@ class Images:
             size = self._size(manifest, config)
         except MinidockError as failure:
             error = failure.message
-        return Image(image_id, latest.digest, names, latest.stored, manifest, config, size, error)
+        named = tuple(sorted({text for entry in entries for text in entry.repo_digests}))
+        return Image(image_id, latest.digest, names, latest.stored, manifest, config, size, error, repo_digests=named)
 
     def _size(self, manifest: Manifest, config: ImageConfig) -> int:
         diff_ids = config.diff_ids
@@ -239,6 +333,7 @@ def _by_name(index: Index, text: str) -> tuple[Entry, ...]:
         entry
         for entry in index.entries
         if entry.name == full
+        or (reference.digest and f"{reference.repository}@{reference.digest}" in entry.repo_digests)
         or (entry.name and entry.digest == reference.digest and _repository(entry.name) == reference.repository)
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from minidock.store.layout import DataRoot
 
 STORED = "io.minidock.stored"
 CONFIG_DIGEST = "io.minidock.config"
+# What a registry calls the image: ``HOST/PATH@DIGEST``, several with blanks between them.
+REPO_DIGESTS = "io.minidock.repo-digests"
 
 
 class Entry(NamedTuple):
@@ -40,6 +42,11 @@ class Entry(NamedTuple):
     stored: int
     raw: dict[str, Any]
 
+    @property
+    def repo_digests(self) -> tuple[str, ...]:
+        """What registries call the image, as ``HOST/PATH@DIGEST``."""
+        return tuple(str((self.raw.get("annotations") or {}).get(REPO_DIGESTS, "")).split())
+
 
 class Index:
     """The entries of ``index.json`` in their order, and whatever else the file holds."""
@@ -51,7 +58,9 @@ class Index:
         self.entries = entries
 
     def set_name(self, name: str, manifest: Descriptor, config: str, *, stored: int = 0) -> None:
-        """Let ``name`` mean this image; the image that it meant before stays, without a name if it was its last."""
+        """Let ``name`` mean this image; the image that it meant before stays, without a name if it was its last. An
+        image that is here already was stored when it was."""
+        stored = stored or next((entry.stored for entry in self.entries if entry.digest == manifest.digest), 0)
         bearers = [entry for entry in self.entries if entry.name == name]
         if any(entry.digest == manifest.digest for entry in bearers):
             return
@@ -65,12 +74,19 @@ class Index:
         if not any(entry.digest == manifest.digest for entry in self.entries):
             self.entries.append(make_entry("", manifest, config, stored=stored))
 
+    def add_repo_digests(self, digest: str, texts: Sequence[str]) -> None:
+        """Note what registries call the image of a manifest, on each of its entries."""
+        for number, entry in enumerate(self.entries):
+            if entry.digest == digest and not set(texts) <= set(entry.repo_digests):
+                self.entries[number] = with_repo_digests(entry, texts)
+
     def drop(self, entry: Entry, *, keep_image: bool) -> None:
         """Remove an entry; with ``keep_image`` its image keeps one without a name when this was its last."""
         self.entries.remove(entry)
         if keep_image and not any(other.digest == entry.digest for other in self.entries):
             manifest = Descriptor(entry.media_type, entry.digest, entry.size)
-            self.entries.append(make_entry("", manifest, entry.config, stored=entry.stored))
+            unnamed = make_entry("", manifest, entry.config, stored=entry.stored)
+            self.entries.append(with_repo_digests(unnamed, entry.repo_digests))
 
 
 def make_entry(name: str, manifest: Descriptor, config: str, *, stored: int = 0) -> Entry:
@@ -82,6 +98,14 @@ def make_entry(name: str, manifest: Descriptor, config: str, *, stored: int = 0)
         annotations[CONFIG_DIGEST] = config
     raw = Descriptor(manifest.media_type, manifest.digest, manifest.size, tuple(annotations.items())).to_json()
     return Entry(manifest.digest, manifest.media_type, manifest.size, name, config, stored, raw)
+
+
+def with_repo_digests(entry: Entry, texts: Sequence[str]) -> Entry:
+    """The entry with further names of registries."""
+    if not texts:
+        return entry
+    every = " ".join(dict.fromkeys([*entry.repo_digests, *texts]))
+    return entry._replace(raw={**entry.raw, "annotations": {**entry.raw.get("annotations", {}), REPO_DIGESTS: every}})
 
 
 def read_index(root: DataRoot) -> Index:

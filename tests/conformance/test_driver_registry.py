@@ -36,6 +36,22 @@ def test_the_default_and_the_second_opening(folders: tuple[str, str], monkeypatc
     assert registry.open_driver("overlay2", *folders).name == "overlay2"
 
 
+def test_a_sweep_that_is_quicker_than_the_lock_is_no_reason(
+    folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several commands at once on a new data root: one sweeps away what another has just made."""
+    lock, swept = registry.lock_exclusive, iter([True, True, False])
+
+    def swept_away(fd: int) -> None:
+        lock(fd)
+        if next(swept):
+            os.rmdir(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(registry, "lock_exclusive", swept_away)
+    assert registry.open_driver("overlay2", *folders).name == "overlay2"
+    assert next(swept, None) is None
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

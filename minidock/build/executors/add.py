@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z0-9_][A-Za-z0-9._-]*@[^/:@]+:")
 
 
-def refusal(instruction: Add) -> str:
-    """The flag that is not executed, or empty."""
-    if instruction.link:
-        return "--link"
-    return f"--exclude={instruction.exclude[0]}" if instruction.exclude else ""
-
-
 def apply(instruction: Add, stage: StageState) -> None:
     """Add the step. Raises MinidockError for sources, flags or a destination that make no sense."""
     if any(_REMOTE.match(source) for source in instruction.sources):
@@ -38,20 +31,14 @@ def apply(instruction: Add, stage: StageState) -> None:
 
 
 def _apply_remote(instruction: Add, stage: StageState) -> None:
+    from minidock.build.copy_flags import shown_flags
     from minidock.build.remote_add import RemoteAdd, with_checksum
     from minidock.build.sources.remote import parse_remote, redacted
 
     operands = [with_checksum(parse_remote(source) or source, instruction.checksum) for source in instruction.sources]
-    step = RemoteAdd(instruction, operands, stage.workdir)
-    flags = [
-        f"--{name}={value}"
-        for name, value in (
-            ("checksum", instruction.checksum),
-            ("chown", instruction.chown),
-            ("chmod", instruction.chmod),
-        )
-        if value
-    ]
-    names = [*map(redacted, instruction.sources), *(heredoc.name for heredoc in instruction.heredocs)]
+    step = RemoteAdd(instruction, operands, stage.workdir, epoch=stage.arguments.epoch)
+    flags = [f"--checksum={instruction.checksum}"] if instruction.checksum else []
+    flags += shown_flags(instruction)
+    names = [*map(redacted, instruction.sources), *(f"<<{heredoc.name}" for heredoc in instruction.heredocs)]
     shown = " ".join(["ADD", *flags, *names, instruction.destination])
     stage.add_line(f"{shown} # buildkit", instruction.location, step)

@@ -15,17 +15,8 @@ if TYPE_CHECKING:
 _REMOTE = ("http://", "https://", "git://", "ssh://", "git@")
 
 
-def refusal(instruction: Copy) -> str:
-    """The flag that is not executed, or empty."""
-    if instruction.link:
-        return "--link"
-    if instruction.parents:
-        return "--parents"
-    return f"--exclude={instruction.exclude[0]}" if instruction.exclude else ""
-
-
 def apply(instruction: Copy, stage: StageState) -> None:
-    """Add the step. Raises MinidockError for sources or a destination that make no sense."""
+    """Add the step. Raises MinidockError for sources, flags or a destination that make no sense."""
     remote = next((source for source in instruction.sources if source.startswith(_REMOTE)), "")
     if remote:
         from minidock.build.sources.remote import redacted

@@ -1,7 +1,6 @@
 """The executor of an instruction: the module of this folder that bears its name.
 
-Each has ``apply(instruction, stage)``, which changes the stage's state and adds a line of history, and, where a part of
-the instruction is parsed but not executed, ``refusal(instruction)``, which names that part or is empty.
+Each has ``apply(instruction, stage)``, which changes the stage's state and adds a line of history.
 """
 
 from __future__ import annotations
@@ -36,9 +35,3 @@ def executor_of(instruction: Instruction) -> Executor:
         if error.name != name:
             raise
         raise DockerfileError(f"{word_of(instruction)} is not executed by minidock yet") from None
-
-
-def refusal_of(instruction: Instruction) -> str:
-    """What of ``instruction`` is not executed (``--mount``, ``an URL as source``), or empty."""
-    refusal = getattr(executor_of(instruction), "refusal", None)
-    return str(refusal(instruction)) if refusal else ""

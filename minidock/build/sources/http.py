@@ -9,19 +9,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import ssl
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.util import Retry, Timeout, make_headers
+from urllib3.util import Retry, Timeout
 
 from minidock import __version__
 from minidock.build.sources.remote import HttpSource, parse_http, redacted
 from minidock.errors import MinidockError, StoreError
+from minidock.transport.pools import open_pool
+from minidock.transport.reasons import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,32 +183,12 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 @contextmanager
 def _client(url: str) -> Iterator[urllib3.PoolManager]:
-    """A client for one host, through the proxy that the environment says (``https_proxy``, ``no_proxy``, ...)."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
-    client: urllib3.PoolManager
-    if proxy and not proxy_bypass(parts.netloc, proxies):
-        client = _through(proxy if "://" in proxy else f"http://{proxy}")
-    else:
-        client = urllib3.PoolManager(num_pools=1)
+    """A client for one host."""
+    client = open_pool(url)
     try:
         yield client
     finally:
         client.clear()
-
-
-def _through(proxy: str) -> urllib3.ProxyManager:
-    try:
-        place = parse_http(proxy)
-    except MinidockError as error:
-        raise MinidockError(
-            f"cannot use the proxy {redacted(proxy)!r}: {error.message}", hint="look at *_proxy in the environment"
-        ) from None
-    headers = {}
-    if place.credentials is not None:
-        headers = make_headers(proxy_basic_auth=":".join(place.credentials))
-    return urllib3.ProxyManager(place.url, num_pools=1, proxy_headers=headers)
 
 
 @contextmanager
@@ -216,25 +196,4 @@ def _explained(source: HttpSource) -> Iterator[None]:
     try:
         yield
     except (urllib3.exceptions.HTTPError, UnicodeError) as error:
-        raise MinidockError(f"cannot fetch {source.shown}: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """The sentence of the innermost error that has one."""
-    found, seen = "", error
-    for _ in range(10):
-        late = isinstance(seen, TimeoutError | urllib3.exceptions.TimeoutError)
-        if late and not isinstance(seen, urllib3.exceptions.NewConnectionError):
-            return f"there is no answer for {_READ if 'read' in str(seen).lower() else _CONNECT:.0f} seconds"
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"its certificate is not valid: {seen.verify_message}"
-        if isinstance(seen, OSError) and seen.strerror:
-            found = seen.strerror
-        inner = getattr(seen, "reason", None)
-        inner = inner if isinstance(inner, BaseException) else seen.__cause__ or seen.__context__
-        if inner is None:
-            break
-        seen = inner
-    if isinstance(error, urllib3.exceptions.ProtocolError | urllib3.exceptions.IncompleteRead):
-        return "the connection ended too early"
-    return found or str(seen) or type(seen).__name__
+        raise MinidockError(f"cannot fetch {source.shown}: {reason_of(error, connect=_CONNECT, read=_READ)}") from error

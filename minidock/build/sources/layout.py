@@ -22,6 +22,7 @@ from minidock.model.oci import (
     decode_manifest,
     decode_object,
 )
+from minidock.model.platforms import parse_platform, platform_of, serves
 from minidock.rootfs import Verified
 from minidock.store.files import read_file
 from minidock.store.images import Image
@@ -106,11 +107,18 @@ def _of_platform(place: Place, index: Descriptor, platform: str) -> Descriptor:
     value = decode_object(data, what="image index")
     if "manifests" not in value:
         return index._replace(size=len(data))
+    asked = parse_platform(platform, host=platform)
+    serving: dict[tuple[bool, str], Descriptor] = {}
     for child, descriptor in zip(value["manifests"], _descriptors(data, place), strict=True):
-        wanted = child.get("platform") or {}
-        parts = [wanted.get("os"), wanted.get("architecture"), wanted.get("variant")]
-        if platform in ("/".join(p for p in parts if p), "/".join(p for p in parts[:2] if p)):
+        wanted = child.get("platform")
+        own = platform_of(wanted) if isinstance(wanted, dict) else None
+        if own == asked:
             return descriptor
+        if own is not None and serves(own, asked):
+            # Rather the same architecture, and the newest variant.
+            serving.setdefault((own.architecture == asked.architecture, own.variant), descriptor)
+    if serving:
+        return serving[max(serving)]
     raise NoSuchImageError(f"the image in the OCI layout {place.path!r} is not there for {platform}")
 
 

@@ -19,6 +19,9 @@ def execute(
     filter: tuple[str, ...],  # noqa: A002
     force: bool,
     keep_storage: int | None,
+    reserved_space: int | None,
+    max_used_space: int | None,
+    min_free_space: int | None,
 ) -> int:
     """Ask, unless told not to, then remove and say what that freed."""
     from minidock.cli.commands.builder_du import FILTERS, chosen
@@ -29,7 +32,13 @@ def execute(
     if not force and not session.confirm(f"WARNING! This removes {which}."):
         return 0
     ids = [entry.id for entry in chosen(session.engine.builder_usage(), filters)] if filter else None
-    removed = session.engine.builder_prune(all=all, ids=ids, keep_bytes=keep_storage or 0)
+    bounds = {"max_used": max_used_space, "min_free": min_free_space}
+    removed = session.engine.builder_prune(
+        all=all,
+        ids=ids,
+        keep_bytes=reserved_space or keep_storage or 0,
+        **{name: size for name, size in bounds.items() if size},
+    )
     for name in removed.names:
         session.print(name)
     session.print(f"Total reclaimed space: {text.size(removed.bytes)}")
@@ -49,7 +58,9 @@ COMMAND = Command(
             many=True,
         ),
         Option(("-f", "--force"), "Do not ask."),
-        Option(("--keep-storage",), "Keep the latest used up to this size.", "BYTES", read=read_size),
+        Option(("--reserved-space",), "Keep the latest used up to this size in any case.", "BYTES", read=read_size),
+        Option(("--keep-storage",), "The former name of --reserved-space.", "BYTES", read=read_size),
+        Option(("--max-used-space",), "Keep the latest used up to this size.", "BYTES", read=read_size),
+        Option(("--min-free-space",), "Remove until this much of the disk is free.", "BYTES", read=read_size),
     ),
-    not_yet="--max-used-space --min-free-space --reserved-space",
 )

@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from minidock.cli.declare import Group
 
-GROUP = Group("explain", "Print the steps of a command without doing them.", {"run": "explain_run"})
+GROUP = Group(
+    "explain", "Print the steps of a command without doing them.", {"build": "explain_build", "run": "explain_run"}
+)

@@ -10,7 +10,14 @@ from minidock.cli.declare import Argument, Command, Option
 if TYPE_CHECKING:
     from minidock.cli.session import Session
 
-COLUMNS = {"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
+COLUMNS = {
+    "ID": "IMAGE",
+    "Step": "STEP",
+    "CreatedSince": "CREATED",
+    "CreatedBy": "CREATED BY",
+    "Size": "SIZE",
+    "Comment": "COMMENT",
+}
 _MISSING = "<missing>"
 
 
@@ -25,7 +32,8 @@ def execute(
     """Print the history as a table, as IDs, or in a format."""
     from minidock.cli.table import print_ids, print_list
 
-    rows = [_row(entry, no_trunc=no_trunc) for entry in session.engine.history(image)]
+    lines = session.engine.history(image)
+    rows = [_row(number, entry, no_trunc=no_trunc) for number, entry in enumerate(lines)]
     if quiet and not format:
         print_ids(session, (row["ID"] for row in rows))
     else:
@@ -33,10 +41,11 @@ def execute(
     return 0
 
 
-def _row(entry: Any, *, no_trunc: bool) -> dict[str, Any]:
+def _row(number: int, entry: Any, *, no_trunc: bool) -> dict[str, Any]:
     by = " ".join(entry.created_by.split())
     return {
         "ID": (entry.id if no_trunc else text.short_id(entry.id)) or _MISSING,
+        "Step": f"~{number}",
         "CreatedSince": _since(entry.created),
         "CreatedAt": entry.created,
         "CreatedBy": by if no_trunc else text.cut(by, 45),
@@ -54,7 +63,7 @@ def _since(created: str) -> str:
 
 COMMAND = Command(
     "history",
-    "List the steps that made an image, the latest first.",
+    "List the steps that made an image, the latest first; IMAGE~2 is the image as it was at the step ~2.",
     execute,
     options=(
         Option(("-q", "--quiet"), "Print IDs only."),

@@ -14,6 +14,8 @@ GROUP = Group(
         "import": "import_",
         "inspect": "image_inspect",
         "list": "images",
+        "pull": "pull",
+        "push": "push",
         "ls": "images",
         "remove": "rmi",
         "rm": "rmi",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidock.cli import text, when
 from minidock.cli.declare import Argument, Command, Option
-from minidock.model.reference import parse_reference
+from minidock.model.reference import FAILED, parse_reference
 
 if TYPE_CHECKING:
     from minidock.cli.filters import Filters
@@ -23,11 +23,11 @@ def execute(
     session: Session,
     *,
     repository: str | None,
-    all: bool,  # noqa: A002, ARG001 - docker's flag; there are no intermediate images to hide
+    all: bool,  # noqa: A002 - the flags' names
     quiet: bool,
     no_trunc: bool,
     digests: bool,
-    filter: tuple[str, ...],  # noqa: A002 - the flags' names
+    filter: tuple[str, ...],  # noqa: A002
     format: str | None,  # noqa: A002
 ) -> int:
     """Print the images as a table, one line for each name, as IDs, or in a format."""
@@ -35,7 +35,7 @@ def execute(
     from minidock.cli.table import print_ids, print_list
 
     filters = Filters(filter, known=FILTERS)
-    images = _filtered(session, filters)
+    images = _filtered(session, filters, failed=all)
     rows = list(_rows(images, filters, repository, no_trunc=no_trunc))
     columns = COLUMNS
     if digests:
@@ -56,9 +56,9 @@ def _warn_of_damaged(session: Session, images: list[Any]) -> None:
             session.print_error(text.printable(f"minidock: warning: {warning}"))
 
 
-def _filtered(session: Session, filters: Filters) -> list[Any]:
+def _filtered(session: Session, filters: Filters, *, failed: bool) -> list[Any]:
     engine = session.engine
-    images = list(engine.images())
+    images = list(engine.images(all=True) if failed else engine.images())
     created = {image.id: image.created for image in images}
     latest = [created[engine.image_inspect(name)["Id"]] for name in filters.values("before")]
     earliest = [created[engine.image_inspect(name)["Id"]] for name in filters.values("since")]
@@ -87,7 +87,7 @@ def _rows(images: list[Any], filters: Filters, wanted: str | None, *, no_trunc: 
             yield {
                 "Repository": repository,
                 "Tag": tag,
-                "Digest": image.manifest_digest,
+                "Digest": _digest(image, name),
                 "ID": image.id if no_trunc else text.short_id(image.id),
                 "CreatedSince": when.ago(image.created),
                 "CreatedAt": when.local_time(image.created),
@@ -95,9 +95,19 @@ def _rows(images: list[Any], filters: Filters, wanted: str | None, *, no_trunc: 
             }
 
 
+def _digest(image: Any, name: str) -> str:
+    """What a name's registry calls the image, or what the manifest is here."""
+    repository = name.rpartition(":")[0]
+    known = [text.rpartition("@")[2] for text in image.repo_digests if text.rpartition("@")[0] == repository]
+    return str(known[-1] if known else image.manifest_digest)
+
+
 def _familiar(name: str) -> tuple[str, str]:
     if not name:
         return NONE, NONE
+    repository, _, digits = name.partition(":")
+    if repository == FAILED:
+        return repository, digits
     reference = parse_reference(name)
     return reference.familiar_repository, reference.tag or NONE
 
@@ -111,7 +121,7 @@ COMMAND = Command(
     "List images.",
     execute,
     options=(
-        Option(("-a", "--all"), "As without it: minidock keeps no intermediate images."),
+        Option(("-a", "--all"), "List what failed steps of builds have left, too."),
         Option(("-q", "--quiet"), "Print IDs only."),
         Option(("--no-trunc",), "Print IDs whole."),
         Option(("--digests",), "Print manifest digests too."),

@@ -125,6 +125,9 @@ def _ignored_file(subject: Subject) -> Found:
                 continue
             for source in found.sources:
                 path = posixpath.normpath("/" + source).lstrip("/")
+                if isinstance(found, Copy) and found.parents:
+                    # Rules that leave out one depth need not leave out every depth that ** spans.
+                    path = path.partition("**")[0].rpartition("/")[0] if "**" in path else path
                 if path and not _REMOTE.match(source) and subject.ignored(path):
                     word = type(found).__name__.upper()
                     yield f"{word} of {source!r}, which .dockerignore leaves out", step.written.location

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from minidock.build.builder import build
-from minidock.build.progress import PlainProgress
+from minidock.build.forecast import forecast
+from minidock.build.progress import PlainProgress, QuietProgress
 from minidock.build.request import BuildRequest
 from minidock.engine.build_steps import StepRunner
 from minidock.errors import NoSuchImageError
 from minidock.log import Log
+from minidock.model.forecast import StepForecast
 from minidock.model.oci import History, ImageConfig
 from minidock.rootfs import Rootfs
 from minidock.store.blobs import Blobs
@@ -63,6 +65,32 @@ class Shop:
             )
         finally:
             self.out = stream.getvalue().decode()
+
+    def plan(self, text: str, **options: Any) -> tuple[StepForecast, ...]:
+        """The forecast of ``build`` with the same arguments."""
+        scratch = DataRoot(f"{self.root.path}-scratch", run=f"{self.root.run}-scratch")
+        scratch.ensure()
+        return forecast(
+            BuildRequest(str(self.context), text=text, **{"network": "none", **options}),
+            root=self.root,
+            scratch=scratch,
+            images=self.images,
+            rootfs=self.rootfs,
+            pull=self.pull,
+            progress=QuietProgress(lambda _: None),
+        )
+
+    def misses(self) -> list[tuple[str, str]]:
+        """The steps that the cache had not, without their numbers, each with one reason, if they were asked for."""
+        titles: dict[str, str] = {}
+        found = []
+        for line in self.out.splitlines():
+            number, _, rest = line.partition(" ")
+            if rest.startswith("["):
+                titles[number] = rest
+            elif rest.startswith("miss: "):
+                found.append((titles[number].partition("] ")[2], rest.removeprefix("miss: ")))
+        return found
 
     def file(self, path: str, content: str | bytes = "x") -> Path:
         """A file of the context."""
@@ -135,6 +163,18 @@ def busybox_tar(busybox_tree: Path) -> bytes:
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.add(busybox_tree, arcname=".", filter=_readable)
     return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def shop_class() -> type[Shop]:
+    """The class itself, for workshops of another life time."""
+    return Shop
+
+
+@pytest.fixture
+def shop_of() -> type[Shop]:
+    """The class itself, for tests that need several workshops."""
+    return Shop
 
 
 @pytest.fixture(params=["overlay2", "overlay2-tarball", "vfs"])

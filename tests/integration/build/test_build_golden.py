@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from minidock.build.request import RunSettings
 from minidock.errors import BuildError, DockerfileError, NoSuchImageError
+from minidock.model.build_flags import SecretSource
 
 
 def test_case_01_single_quotes_are_shell_text_and_numbers_an_error(overlay_shop: Any) -> None:
@@ -23,6 +26,18 @@ def test_case_01_single_quotes_are_shell_text_and_numbers_an_error(overlay_shop:
 def test_case_02_escape_after_a_comment_is_ignored(overlay_shop: Any) -> None:
     overlay_shop.build("# a comment\n# escape=`\nFROM busybox\nRUN echo one \\\n two\n")
     assert overlay_shop.said() == ["one two"]
+
+
+def test_case_03_a_heredoc_expands_unless_it_is_quoted(shop: Any) -> None:
+    image = shop.build(
+        'FROM scratch\nENV X=one\nCOPY <<"E" /kept\n$X\nE\nCOPY <<E /expanded\n$X\nE\n'
+        "COPY <<-E /stripped\n\t\ttab\n  space\n\tE\n"
+    )
+    assert {name: shown[0] for name, shown in shop.tree(image).items()} == {
+        "kept": "file:$X\n",
+        "expanded": "file:one\n",
+        "stripped": "file:tab\n  space\n",
+    }
 
 
 def test_case_04_global_argument_needs_a_bare_arg(overlay_shop: Any) -> None:
@@ -101,6 +116,17 @@ def test_case_11_a_label_repeats_no_run(overlay_shop: Any) -> None:
     assert first.config.diff_ids == second.config.diff_ids
 
 
+def test_case_12_what_is_ignored_is_not_selected_and_not_found(overlay_shop: Any) -> None:
+    for name in ("src/a", "src/deep/b", "doc/c"):
+        overlay_shop.file(name)
+    overlay_shop.file(".dockerignore", "*\n!src/**\n")
+    image = overlay_shop.build("FROM scratch\nCOPY . /x\n")
+    assert sorted(overlay_shop.tree(image, "x")) == ["src", "src/a", "src/deep", "src/deep/b"]
+    with pytest.raises(BuildError, match="'doc/c' is not found in the build context"):
+        overlay_shop.build("FROM scratch\nCOPY doc/c /\n")
+    assert "CopyIgnoredFile" in overlay_shop.out
+
+
 def test_case_13_add_unpacks_by_content_and_copy_never(shop: Any) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
@@ -155,6 +181,17 @@ def test_case_15_failing_run_leaves_no_image(shop: Any) -> None:
     assert "[2/3] RUN echo one > /one" in shop.steps("CACHED")
 
 
+def test_case_16_a_secret_is_nowhere_on_the_disk(overlay_shop: Any, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("open sesame 7d1f")
+    settings = RunSettings(secrets=(SecretSource("s", str(tmp_path / "key")),))
+    text = "FROM busybox\nRUN --mount=type=secret,id=s,required grep -c sesame /run/secrets/s > /seen\n"
+    assert overlay_shop.content(overlay_shop.build(text, run=settings), "seen") == "1\n"
+    files = [path for path in Path(overlay_shop.root.path).rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert [path for path in files if b"open sesame" in path.read_bytes()] == []
+    assert "open sesame" not in overlay_shop.out
+
+
 def test_case_17_entrypoint_drops_the_base_s_cmd(overlay_shop: Any) -> None:
     image = overlay_shop.build('FROM busybox\nENTRYPOINT ["e"]\n')
     assert overlay_shop.images.get("busybox").config.config["Cmd"] == ["sh"]
@@ -169,3 +206,27 @@ def test_case_18_target_runs_nothing_later(overlay_shop: Any) -> None:
         overlay_shop.build(text)
     with pytest.raises(NoSuchImageError):
         overlay_shop.images.get("u")
+
+
+def test_case_19_stages_that_need_nothing_of_each_other_overlap(minidock: Any, context: Any) -> None:
+    """Each end of a pipe waits for the other, so that one stage after the other would never come to an end."""
+    pipe = "RUN --mount=type=cache,target=/c timeout 30"
+    folder = context(
+        "FROM busybox AS base\nRUN --mount=type=cache,target=/c mkfifo /c/pipe\n"
+        f"FROM base AS left\n{pipe} sh -c 'echo met > /c/pipe' && touch /l\n"
+        f"FROM base AS right\n{pipe} cat /c/pipe > /r\n"
+        "FROM busybox\nCOPY --from=left /l /l\nCOPY --from=right /r /r\n"
+    )
+    minidock.build(folder, "--jobs", "2", "--network", "none", "-t", "met")
+    assert minidock.out("run", "--rm", "--network", "none", "met", "cat", "/r") == "met"
+
+
+def test_case_20_onbuild_runs_in_the_child_and_not_in_the_grandchild(overlay_shop: Any) -> None:
+    overlay_shop.file("f", "content")
+    overlay_shop.build("FROM busybox\nONBUILD COPY f /f\n", tags=["base"])
+    child = overlay_shop.build("FROM base\n", tags=["child"])
+    assert overlay_shop.content(child, "f") == "content"
+    assert "OnBuild" not in child.config.config
+    # Were it run once more, the file would be missed.
+    (overlay_shop.context / "f").unlink()
+    assert overlay_shop.build("FROM child\nENV a=1\n").config.diff_ids == child.config.diff_ids

@@ -124,12 +124,39 @@ def test_a_signal_ends_all_and_leaves_nothing(minidock: Any, context: Path, numb
     while (held := sleepers()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert held == []
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert len(re.findall(rb"^#\d+ CANCELED$", rest, re.M)) == 2
         assert left_over(minidock) == []
     minidock("ps", "-a")
     write(context, two("touch /l", "touch /r"))
     minidock.build(context)
+    assert left_over(minidock) == []
+
+
+def test_a_failure_in_the_background_ends_the_others_too(minidock: Any, context: Path) -> None:
+    """There a shell has the keyboard's signal ignored, and what ignores it from its start on passes that on."""
+    write(context, two("sleep 61; touch /l", "sleep 0.3; exit 7"))
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", minidock.command, "build", "--jobs", "2", str(context)]
+    done = subprocess.run(command, env=minidock.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert re.search(rb"^#\d+ CANCELED$", done.stderr, re.M)
+    assert left_over(minidock) == []
+    assert sleepers() == []
+
+
+def test_a_stage_that_is_asked_to_end_cleans_up(minidock: Any, context: Path) -> None:
+    """As a service manager asks: every process at once."""
+    write(context, two("echo begun; sleep 61", "echo begun; sleep 62"))
+    process = minidock.popen("build", "--jobs", "2", context)
+    seen = b""
+    while len(re.findall(rb"^#\d+ [\d.]+ begun$", seen, re.M)) < 2:
+        seen += os.read(process.stderr.fileno(), 65536)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (*children, process.pid):
+        os.kill(int(pid), signal.SIGTERM)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode in (1, 143)
+    assert b"Traceback" not in rest
     assert left_over(minidock) == []
 
 
@@ -211,7 +238,8 @@ def test_who_waits_for_a_step_does_not_wait_for_the_rest_of_its_build(minidock: 
     try:
         out = minidock.build(folders[1], timeout=30)
         assert first.poll() is None
-        assert re.search(r"RUN echo begun; sleep 2; touch /same\n#\d+ CACHED", out), out
+        told = "waiting for another process that runs the same step"
+        assert re.search(rf"RUN echo begun; sleep 2; touch /same\n#\d+ [\d.]+ {told}\n#\d+ CACHED", out), out
     finally:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=30)

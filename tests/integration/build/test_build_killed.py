@@ -29,7 +29,7 @@ def sleepers(seconds: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_killed_in_a_run(minidock: Any, context: Callable[..., Path], how: signal.Signals) -> None:
     seconds = f"98765.{how.value}"
     folder = context(TEXT.format(seconds))
@@ -47,7 +47,8 @@ def test_killed_in_a_run(minidock: Any, context: Callable[..., Path], how: signa
         assert time.monotonic() < deadline, "the step outlives its build"
         time.sleep(0.02)
     root = DataRoot(str(minidock.root))
-    assert (sweep(root) > 0) == (how != signal.SIGINT), "only a killed build leaves things behind, and those unlocked"
+    assert (sweep(root) > 0) == (how == signal.SIGKILL), "only a killed build leaves things behind, and those unlocked"
+    assert build.returncode == (-how if how == signal.SIGKILL else 128 + how)
     assert os.listdir(root.tmp) == []
     assert "t" not in minidock.out("images").split()
     (folder / "Dockerfile").write_text(TEXT.format(0))

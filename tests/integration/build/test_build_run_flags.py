@@ -299,7 +299,8 @@ def test_sharing_between_builds(minidock: Any, context: Callable[..., Path]) -> 
         time.sleep(0.02)
     go.write_text("go\n")
     assert first.communicate(timeout=30)[1]
-    assert said(second.communicate(timeout=30)[1].decode()) == ["one", "done"]
+    waited = "waiting for the cache mount 'l': another RUN uses it"
+    assert said(second.communicate(timeout=30)[1].decode()) == [waited, "one", "done"]
 
 
 def test_builder_du_and_prune(minidock: Any, context: Callable[..., Path]) -> None:

@@ -6,7 +6,6 @@ import os
 import random
 import socket
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +24,11 @@ OLD = 1_500_000_000
 
 
 class Entry(NamedTuple):
-    """An entry of a layer's tar; a time of this very build is None."""
+    """An entry of a layer's tar."""
 
     name: str
     fields: tuple[Any, ...]
-    mtime: int | None
+    mtime: int
     xattrs: dict[str, bytes]
     data: bytes
 
@@ -43,7 +42,8 @@ class Both:
         self.direct: list[bool] = []
         self._compose = direct.compose
         self._monkeypatch = monkeypatch
-        self._base = self._start = 0
+        self._base = 0
+        self.epoch = ""
 
     def build(self, text: str, *, base: str = "", is_direct: bool = True) -> list[list[Entry]]:
         """The layers that the lines of ``text`` make above ``base``, the same both ways; all of them ``is_direct``."""
@@ -59,7 +59,9 @@ class Both:
     def stand_on(self, base: str) -> None:
         """Build the image on which the layers that are compared stand."""
         self._base = len(self.shop.build(base, tags=["base"]).config.diff_ids)
-        self._start = int(time.time())
+
+    def _arguments(self) -> tuple[tuple[str, str], ...]:
+        return (("SOURCE_DATE_EPOCH", self.epoch),) if self.epoch else ()
 
     def _recorded(self, *arguments: Any, **options: Any) -> bool:
         self.direct.append(self._compose(*arguments, **options))
@@ -67,7 +69,7 @@ class Both:
 
     def _layers(self, text: str, compose: Callable[..., bool]) -> list[list[Entry]]:
         self._monkeypatch.setattr(copying, "compose", compose)
-        image = self.shop.build(f"FROM base\n{text}", no_cache=True)
+        image = self.shop.build(f"FROM base\n{text}", no_cache=True, build_args=self._arguments())
         return [self._entries(diff_id) for diff_id in image.config.diff_ids[self._base :]]
 
     def _entries(self, diff_id: str) -> list[Entry]:
@@ -75,9 +77,8 @@ class Both:
         with Blobs(self.shop.root).open(diff_id) as file:
             reader = TarReader(file)
             for entry in reader:
-                mtime = None if entry.mtime >= self._start else entry.mtime
                 fields = (*entry[1:6], *entry[7:10])
-                found.append(Entry(entry.name, fields, mtime, dict(entry.xattrs), b"".join(reader.data())))
+                found.append(Entry(entry.name, fields, entry.mtime, dict(entry.xattrs), b"".join(reader.data())))
         return found
 
 
@@ -193,7 +194,17 @@ def test_hard_links(both: Both) -> None:
     both.build("COPY d/z outside /e/\nCOPY d/z d/b /f/\n")
 
 
-@pytest.mark.parametrize("flags", ["--chown=7:8", "--chmod=640", "--chown=bob --chmod=4711", "--chown=0:0"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--chown=7:8",
+        "--chmod=640",
+        "--chown=bob --chmod=4711",
+        "--chown=0:0",
+        "--chmod=u=rwX,go=",
+        "--chmod=a+x,g+s,+t --link --chown=bob:8",
+    ],
+)
 def test_owner_and_mode(both: Both, flags: str) -> None:
     make(both.context / "d/file", mode=0o755)
     make(both.context / "d/sub/file", mode=0o600)
@@ -201,6 +212,36 @@ def test_owner_and_mode(both: Both, flags: str) -> None:
     os.mkfifo(both.context / "d/fifo")
     age(both.context)
     both.build(f"COPY {flags} d /new/place/\nCOPY {flags} d/file /other/place\nCOPY {flags} <<E /third/place/\nx\nE\n")
+
+
+def test_chosen_files(both: Both) -> None:
+    for path in ("a/b/x.c", "a/b/x.o", "a/c/y.o", "a/z", "d/x.c"):
+        make(both.context / path)
+    os.link(both.context / "a/z", both.context / "a/b/linked")
+    os.setxattr(both.context / "a/b", "user.one", b"1")
+    age(both.context)
+    (layer, *_) = both.build(
+        "COPY --parents a/**/*.o a/./z /to\nCOPY --exclude=**/*.o --exclude=d . /\nCOPY --exclude=* a /empty\n"
+        "COPY --link --parents a/b d/*.c /etc/x\nCOPY --parents --exclude=**/x.* ./*/./ /to/a/\nCOPY --link a /etc\n"
+    )
+    assert names(layer) == ["", "to", "to/a", "to/a/b", "to/a/b/x.o", "to/a/c", "to/a/c/y.o", "to/z"]
+    assert [entry.xattrs for entry in layer if entry.name == "to/a/b"] == [{"user.one": b"1"}]
+
+
+def test_linked_layers_leave_nothing_out(both: Both) -> None:
+    make(both.context / "d/file")
+    (both.context / "d/sub").mkdir()
+    age(both.context)
+    base = "FROM busybox\nCOPY d /d\nRUN chmod 700 /d && ln -s /d /link\n"
+    for lines, expected in (
+        ("COPY --link d /d\n", ["", "d", "d/file", "d/sub"]),
+        ("COPY --link d/file /link/file\n", ["", "link", "link/file"]),
+        ("COPY --link d/file /link\n", ["", "link"]),
+        ("COPY --link <<file /d/\nx\nfile\n", ["", "d", "d/file"]),
+    ):
+        (layer,) = both.build(lines, base=base)
+        assert names(layer) == expected
+    assert both.build("COPY --link no* /new/\n", base=base) == []
 
 
 def test_heredocs(both: Both) -> None:
@@ -223,9 +264,9 @@ def test_existing_directories_are_merged(both: Both) -> None:
     age(both.context)
     (layer,) = both.build("COPY d /app\n", base=base)
     times = {entry.name: entry.mtime for entry in layer}
-    assert times["app"] is None
+    assert times["app"] == OLD + 4, "that of the latest thing that is copied"
     assert times[""] == 1_400_000_000
-    assert "app/other" not in times
+    assert times["app/other"] == int((both.context / "d/other").stat().st_mtime), "what is merged takes the source's"
     (layer,) = both.build("COPY d/sub/deep /link/deep/\n", base=base)
     assert {entry.name: entry.mtime for entry in layer}["app/sub"] == 1_400_000_000
     both.build(
@@ -239,8 +280,9 @@ def test_sources_of_one_step_meet(both: Both) -> None:
         make(both.context / name / "shared" / name)
         make(both.context / name / "own" / name / "file")
     age(both.context)
+    last = (both.context / "three/shared").stat().st_mtime
     (layer,) = both.build("COPY one two three /d/\n")
-    assert {entry.name: entry.mtime for entry in layer}["d/shared"] is None
+    assert {entry.name: entry.mtime for entry in layer}["d/shared"] == int(last)
     both.build("COPY one one/shared/one /d/\n")
     both.build("COPY on* thr*/own /d/\n")
 
@@ -273,7 +315,7 @@ def test_from_scratch_and_from_a_stage(both: Both) -> None:
     both.build("COPY d /d\n", base="FROM scratch\nCOPY <<E /\nE\n")
     text = (
         "RUN mkdir /d && cd /d && echo x > a && ln a b && ln -s a c && mkfifo p && chmod 4711 a && chown 5:6 a c p"
-        " && mkdir e && chown 7:8 e && touch -d @1400000000 a c p e\nFROM base\nCOPY --from=0 /d /e\n"
+        " && mkdir e && chown 7:8 e && touch -h -d @1400000000 a c p e\nFROM base\nCOPY --from=0 /d /e\n"
     )
     both.build(text, base="FROM busybox\n")
 
@@ -302,12 +344,12 @@ def test_files_that_exist_beneath(both: Both) -> None:
     make(both.context / "package", "the same")
     assert both.build("COPY package d/file /app/\nCOPY package /app/package\n")
     assert both.build("COPY package /app/\n") == []
-    # A link is made anew, also where nothing about it is new, and its directory has another time then.
-    assert [(entry.name, entry.mtime is None) for entry in both.build("COPY d /app/d\n")[0]] == [
+    # The link is there already: it is not made anew.
+    assert [(entry.name, entry.mtime >= OLD) for entry in both.build("COPY d /app/d\n")[0]] == [
         ("", False),
         ("app", False),
         ("app/d", True),
-        ("app/d/new", False),
+        ("app/d/new", True),
     ]
 
 
@@ -477,13 +519,21 @@ def _random_tree(random_: random.Random, root: Path, files: list[Path]) -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_random_trees_above_random_trees(both: Both, seed: int) -> None:
-    """Whether each is foreseen or not: the layers are the same, and so are the refusals."""
+    """Whether each is foreseen or not: the layers are the same, and so are the refusals; with an epoch, too."""
     random_ = random.Random(seed)
+    both.epoch = str(OLD + random_.randrange(9)) if seed % 3 == 0 else ""
     for name in ("base", "one", "two"):
         _random_tree(random_, both.context / name, [])
     age(both.context)
     both.stand_on("FROM busybox\nCOPY base /d\n")
-    for lines in ("COPY one /d\n", "COPY one two /d/\n", "COPY one/* two /d/sub/\n", "COPY --chown=3:4 two /e\n"):
+    for lines in (
+        "COPY one /d\n",
+        "COPY one two /d/\n",
+        "COPY one/* two /d/sub/\n",
+        "COPY --chown=3:4 two /e\n",
+        "COPY --parents --exclude=*/b --chmod=go=u one/** ./*/./a /d\n",
+        "COPY --link --exclude=**/c one /d/sub\n",
+    ):
         outcomes: list[Any] = []
         for compose in (both._recorded, lambda *_, **__: False):
             try:

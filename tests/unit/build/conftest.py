@@ -77,6 +77,7 @@ class PlainRootfs:
         staging: Any,
         *,
         stubs: Collection[str] = (),
+        dating: object = None,  # noqa: ARG002 - the real one's signature
         store: Callable[[str, str], None],
     ) -> Descriptor | None:
         tree = Path(writable) / "tree"

@@ -123,9 +123,12 @@ def test_directory_merges_its_contents(sides: Sides) -> None:
     (sides.root / "x/sub").mkdir(parents=True)
     (sides.root / "x/sub/old").write_text("old")
     (sides.root / "x/sub").chmod(0o711)
+    (sides.root / "x").chmod(0o711)
+    (sides.source / "d/sub").chmod(0o700)
     sides.copy("d", "/x")
     assert sides.listing() == ["x", "x/g", "x/sub", "x/sub/f", "x/sub/old"]
-    assert stat.S_IMODE((sides.root / "x/sub").stat().st_mode) == 0o711, "an existing directory keeps its own metadata"
+    modes = [stat.S_IMODE((sides.root / name).stat().st_mode) for name in ("x", "x/sub")]
+    assert modes == [0o711, 0o700], "the destination keeps its own, what is merged takes the source's"
 
 
 def test_metadata_is_kept(sides: Sides) -> None:

@@ -20,6 +20,7 @@ def history(image: Any) -> list[tuple[str, bool]]:
 
 def test_every_line_has_its_history(shop: Any) -> None:
     (shop.context / "a").write_text("A")
+    os.utime(shop.context / "a", (1_600_000_000, 1_600_000_000))
     image = shop.build(
         'FROM scratch\nARG V=1\nENV x=1 y=$V\nLABEL k="v w"\nCOPY a /b\nRUN write /c C\nRUN nothing\nWORKDIR /d\n'
         'USER app:7\nEXPOSE 80 53/udp\nVOLUME /v\nSTOPSIGNAL SIGTERM\nSHELL ["/bin/ash", "-c"]\nCMD echo "hi"\n'
@@ -44,11 +45,8 @@ def test_every_line_has_its_history(shop: Any) -> None:
         ("HEALTHCHECK --retries=2 CMD true", True),
     ]
     assert sum(not empty for _, empty in history(image)) == len(image.config.diff_ids) == 3
-    times = [entry.created for entry in image.config.history]
-    assert times == sorted(times)
-    assert len(set(times)) == 4, "a line without a step has the time of the step before it, or of the first"
-    assert times[0] == times[1] == times[3]
-    assert image.config.created == times[-1]
+    times = {entry.created for entry in image.config.history}
+    assert times == {image.config.created} == {"2020-09-13T12:26:40Z"}
     config = image.config.config
     assert config["Env"] == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "x=1", "y=1"]
     assert config["Labels"] == {"k": "v w"}
@@ -240,9 +238,9 @@ def test_trigger_may_copy_from_a_stage_of_the_child(shop: Any) -> None:
     assert shop.files(image) == {"x": "x", "m": "M"}
 
 
-def test_trigger_that_is_not_executed_is_refused(shop: Any) -> None:
+def test_trigger_that_is_not_allowed_is_refused(shop: Any) -> None:
     shop.base("base", {"x": "x"}, OnBuild=["RUN --device=gpu x"])
-    with pytest.raises(BuildError, match="RUN --device=gpu is not executed") as caught:
+    with pytest.raises(BuildError, match="device is not allowed: RUN --device=gpu asks for it") as caught:
         shop.build("FROM scratch AS a\nRUN write /a A\nFROM base\n")
     assert caught.value.line == 3
 
@@ -253,13 +251,13 @@ def test_trigger_that_is_not_executed_is_refused(shop: Any) -> None:
         ("RUN --network=host x", "RUN --network=host"),
         ("RUN --security=insecure x", "RUN --security=insecure"),
         ("RUN --device=gpu x", "RUN --device=gpu"),
-        ("COPY --link a /", "COPY --link"),
-        ("COPY --parents a /", "COPY --parents"),
-        ("COPY --exclude=x a /", "COPY --exclude=x"),
-        ("COPY --chmod=u+x a /", "--chmod=u+x"),
-        ("ADD --link a /", "ADD --link"),
-        ("ADD --exclude=x a /", "ADD --exclude=x"),
-        ("FROM --platform=linux/mips x", "FROM --platform=linux/mips"),
+        ("COPY --parents a/../b /", "COPY --parents cannot keep the '..' of 'a/../b'"),
+        ("COPY --parents a/[ /", "syntax error in the pattern 'a/['"),
+        ("COPY --exclude=[ a /", "invalid --exclude=["),
+        ("COPY --chmod=u+q a /", "invalid mode 'u+q' of --chmod"),
+        ("ADD --link --chown=: a /", "invalid user ':'"),
+        ("FROM --platform=linux/not*one x", "invalid platform 'linux/not*one'"),
+        ("FROM --platform=$NOWHERE x", "the platform '$NOWHERE' of FROM is empty"),
     ],
 )
 def test_what_is_not_executed_is_refused_by_name_before_anything_runs(shop: Any, line: str, named: str) -> None:
@@ -358,8 +356,7 @@ def test_pull_asks_anew(shop: Any) -> None:
     shop.base("base", {"x": "x"})
     shop.build("FROM base\nENV a=1\n")
     assert shop.pulled == []
-    with pytest.raises(BuildError):
-        shop.build("FROM base\nENV a=1\n", pull=True)
+    shop.build("FROM base\nENV a=1\n", pull=True)
     assert shop.pulled == ["base"]
 
 

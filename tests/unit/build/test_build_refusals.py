@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 
-from minidock.build.executors.find import executor_of, refusal_of
+from minidock.build.executors.find import executor_of
 from minidock.dockerfile.instructions import Instruction, Location
 from minidock.errors import BuildError, DockerfileError, UsageError
 
@@ -26,7 +26,7 @@ def test_every_instruction_has_an_executor() -> None:
 
 def test_an_instruction_without_executor_is_refused_by_name() -> None:
     with pytest.raises(DockerfileError, match="TELEPORT is not executed"):
-        refusal_of(Teleport(Location(1, 1, "TELEPORT")))  # type: ignore[arg-type]
+        executor_of(Teleport(Location(1, 1, "TELEPORT")))  # type: ignore[arg-type]
 
 
 def test_dockerfile_is_found_by_either_name(shop: Any) -> None:

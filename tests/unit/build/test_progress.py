@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minidock.build.events import EventProgress, Relay
-from minidock.build.progress import PlainProgress
+from minidock.build.progress import PlainProgress, QuietProgress
 from minidock.build.rawjson import RawJsonProgress
 from minidock.model.events import COPIED, ERROR, Event, decode_event
 
@@ -225,3 +225,21 @@ def test_rawjson_has_the_shape_of_buildkits() -> None:
     assert done["completed"] >= done["started"]
     assert "error" not in done
     assert base64.b64decode(warning["short"]) == b"careful"
+
+
+@pytest.mark.usefixtures("clock")
+class TestMisses:
+    def test_they_are_told_in_each_form(self) -> None:
+        plain, quiet, raw = io.BytesIO(), io.BytesIO(), io.BytesIO()
+        for progress in (PlainProgress(plain.write), QuietProgress(quiet.write), RawJsonProgress(raw.write)):
+            progress.step("[1/1] RUN a\nb").missed("ARG V\nwas \x1b")
+        assert plain.getvalue() == b"#1 [1/1] RUN a b\n#1 miss: ARG V was \\x1b\n"
+        assert quiet.getvalue() == b"[1/1] RUN a b: miss: ARG V was \\x1b\n"
+        (log,) = json.loads(raw.getvalue().splitlines()[-1])["logs"]
+        assert base64.b64decode(log["data"]) == b"miss: ARG V\nwas \x1b\n"
+
+    def test_they_cross_a_pipe(self) -> None:
+        stream, told = io.BytesIO(), io.BytesIO()
+        EventProgress(stream.write).step("A").missed("why")
+        Relay(PlainProgress(told.write)).feed(stream.getvalue())
+        assert told.getvalue() == b"#1 A\n#1 miss: why\n"

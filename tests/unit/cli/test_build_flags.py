@@ -64,3 +64,55 @@ def test_what_makes_no_sense(run: Any, engine: Any, flags: tuple[str, ...], sent
     done = run("build", *flags, ".")
     assert (done.status, engine.calls) == (125, [])
     assert sentence in done.err
+
+
+def test_platform_and_what_leaves_the_image_reach_the_engine(run: Any, engine: Any) -> None:
+    engine.results["build"] = "sha256:b"
+    run("build", "--platform", "arm64", "--pull", "--unsetenv", "A", "--unsetenv", "B", "--unsetlabel", "l", ".")
+    given = engine.calls[0][2]
+    assert {name: given[name] for name in ("platform", "pull", "unsetenv", "unsetlabel")} == {
+        "platform": "arm64",
+        "pull": True,
+        "unsetenv": ("A", "B"),
+        "unsetlabel": ("l",),
+    }
+    run("build", ".")
+    assert not {"platform", "pull", "unsetenv", "unsetlabel", "attestations"} & engine.calls[1][2].keys()
+
+
+def test_what_is_to_be_attested_reaches_the_engine(run: Any, engine: Any) -> None:
+    engine.results["build"] = "sha256:b"
+    run("build", "--attest", "type=provenance,mode=max", "--sbom=false", ".")
+    run("build", "--provenance", "mode=max", ".")
+    assert [call[2]["attestations"] for call in engine.calls] == [
+        ("type=provenance,mode=max", "type=sbom,disabled=true"),
+        ("type=provenance,mode=max",),
+    ]
+
+
+def test_flags_that_ask_for_what_is_so_anyway_change_nothing(run: Any, engine: Any) -> None:
+    engine.results["build"] = "sha256:b"
+    run("build", ".")
+    run("build", "--rm", "--force-rm=false", "--compress", "--load", "--call=build", ".")
+    assert engine.calls[0] == engine.calls[1]
+    run("build", "--load", "-o", "out", ".")
+    assert engine.calls[2][2]["outputs"] == ("out", "type=image")
+
+
+def test_debug_of_build_is_that_of_the_command(run: Any, engine: Any) -> None:
+    engine.results["build"] = "sha256:b"
+    run("build", "-D", ".")
+    assert engine.made_with["debug"] is True
+    run("build", ".")
+    assert engine.made_with["debug"] is False
+
+
+def test_call_check_is_check(run: Any, engine: Any) -> None:
+    engine.results["lint"] = ((), None)
+    run("build", "--call", "check", "--platform", "arm64", ".")
+    run("build", "--check", "--platform", "arm64", ".")
+    assert engine.calls[0] == engine.calls[1]
+    assert (engine.calls[0][0], engine.calls[0][2]["platform"]) == ("lint", "arm64")
+    done = run("build", "--call", "outline", ".")
+    assert (done.status, len(engine.calls)) == (125, 2)
+    assert "there is no method 'outline' of --call" in done.err

@@ -244,3 +244,11 @@ def test_a_usage_error_of_a_verb_is_125_on_any_command(run: Any, engine: Any) ->
 def test_names_in_bytes_that_are_no_text_can_be_printed(run: Any, engine: Any) -> None:
     engine.results["volumes"] = [Volume(os.fsdecode(b"a\xff"), "/x", (), 1, False)]
     assert run("volume", "ls", "-q").out == "a\\udcff\n"
+
+
+def test_the_platform_of_run_and_create_reaches_the_engine(run: Any, engine: Any) -> None:
+    engine.results["create"] = "c1"
+    run("create", "--platform", "linux/arm64", "img")
+    run("create", "img")
+    assert engine.calls[0][2]["platform"] == "linux/arm64"
+    assert "platform" not in engine.calls[1][2]

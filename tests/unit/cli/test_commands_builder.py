@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -16,7 +17,9 @@ DAY = 86400 * 10**9
 def entries(engine: Any) -> list[CacheEntry]:
     found = [
         CacheEntry("cachemount", "a" * 64, "cache mount '/root/.cache'", 5000, 1, 10**18, False, False),
-        CacheEntry("step", "b" * 64, "RUN " + "x" * 100 + "\x1b[31m", 3000, 0, 10**18 - DAY, False, True),
+        CacheEntry(
+            "step", "b" * 64, "RUN " + "x" * 100 + "\x1b[31m", 3000, 0, 10**18 - DAY, False, True, "", "/caches/one\n"
+        ),
         CacheEntry("cachemount", "ab" + "c" * 62, "cache mount 'go'", 200, 1, 10**18 - 2 * DAY, True, False),
     ]
     engine.results["builder_usage"] = found
@@ -27,17 +30,34 @@ def entries(engine: Any) -> list[CacheEntry]:
 class TestUsage:
     def test_table(self, run: Any) -> None:
         lines = run("builder", "du").out.splitlines()
-        assert lines[0].split() == ["ID", "TYPE", "SIZE", "LAST", "USED", "DESCRIPTION"]
-        assert lines[1].startswith("aaaaaaaaaaaa   cachemount   5kB")
+        assert lines[0].split() == ["ID", "TYPE", "RECLAIMABLE", "SIZE", "LAST", "ACCESSED", "DESCRIPTION"]
+        assert lines[1].startswith("aaaaaaaaaaaa   cachemount   true          5kB")
+        assert lines[2].split()[:4] == ["bbbbbbbbbbbb", "step", "false", "3kB"]
         assert lines[1].endswith("cache mount '/root/.cache'")
         assert lines[2].endswith("x...")
-        assert lines[-2:] == ["Reclaimable: 5kB", "Total:       8.2kB"]
+        assert lines[-4:] == ["Shared:      3kB", "Private:     5.2kB", "Reclaimable: 5kB", "Total:       8.2kB"]
 
     def test_verbose_shows_all_and_drives_no_terminal(self, run: Any) -> None:
         out = run("builder", "du", "--verbose").out
         assert "b" * 64 in out
         assert "\x1b" not in out
         assert "x" * 100 in out
+        first, second, third = out.split("\n\n")[:3]
+        assert [line.split(":")[0] for line in first.splitlines()] == [
+            *("ID", "Created at", "Mutable", "Reclaimable", "Shared", "Size", "Description", "Last used", "Type")
+        ]
+        assert "Reclaimable:  true\nShared:       false\nSize:         5kB\n" in first
+        assert "Reclaimable:  false\nShared:       true\n" in second
+        assert "Taken from:   /caches/one\\n\n" in second
+        assert "Reclaimable:  false\nShared:       false\n" in third
+
+    def test_templates_have_the_fields_of_buildx(self, run: Any) -> None:
+        done = run("builder", "du", "--format", "{{.Type}} {{.Reclaimable}} {{.Shared}} {{.Size}} {{.Mutable}}")
+        assert done.out.splitlines() == [
+            "cachemount true false 5kB true",
+            "step false true 3kB false",
+            "cachemount false false 200B true",
+        ]
 
     @pytest.mark.parametrize(
         ("filters", "ids"),
@@ -47,6 +67,10 @@ class TestUsage:
             (("id=ab",), "ab"),
             (("inuse=true",), "ab"),
             (("shared=false", "inuse=false"), "aa"),
+            (("private=false",), "bb"),
+            (("imported=true",), "bb"),
+            (("imported=false",), "aa ab"),
+            (("description=mount '[/g]",), "aa ab"),
             (("until=1000000000",), "bb ab"),
         ],
     )
@@ -67,6 +91,18 @@ class TestPrune:
         engine.results["builder_prune"] = Pruned(("a" * 64,), 5000)
         assert run("builder", "prune", "-f").out == f"{'a' * 64}\nTotal reclaimed space: 5kB\n"
         assert engine.calls == [("builder_prune", (), {"all": False, "ids": None, "keep_bytes": 0})]
+
+    def test_by_size(self, run: Any, engine: Any) -> None:
+        engine.results["builder_prune"] = Pruned((), 0)
+        run("builder", "prune", "-f", "--max-used-space", "2k", "--min-free-space", "3k", "--reserved-space", "1k")
+        bounds = {"keep_bytes": 1024, "max_used": 2048, "min_free": 3072}
+        assert engine.calls == [("builder_prune", (), {"all": False, "ids": None, **bounds})]
+
+    def test_it_asks_first(self, run: Any, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+        done = run("builder", "prune", "--max-used-space", "2k")
+        assert (done.status, engine.calls) == (0, [])
+        assert "Are you sure" in done.err
 
     def test_a_part(self, run: Any, engine: Any) -> None:
         engine.results["builder_prune"] = Pruned((), 0)

@@ -70,11 +70,12 @@ class TestImages:
             HistoryLine("", "", "FROM", 0, ""),
         ]
         out = run("history", "img").out.splitlines()
-        assert out[0].split() == ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+        assert out[0].split() == ["IMAGE", "STEP", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
         assert out[1].startswith("aaaaaaaaaaaa   ")
         assert "RUN " + "x" * 40 + "…" in out[1]
         assert "1.5MB" in out[1]
-        assert out[2].startswith("<missing>      N/A")
+        assert out[2].split()[:3] == ["<missing>", "~1", "N/A"]
+        assert run("history", "--format", "{{.Step}}", "img").out == "~0\n~1\n"
         assert run("history", "-q", "img").out == "aaaaaaaaaaaa\n<missing>\n"
         assert "x" * 60 in run("history", "--no-trunc", "img").out
 
@@ -178,7 +179,7 @@ class TestBuild:
         assert (done.status, engine.calls) == (125, [])
         assert done.err.startswith(f"minidock: invalid value {line[1]!r} for --")
 
-    @pytest.mark.parametrize("line", [("--compress", "."), ("--sbom", "x", ".")])
+    @pytest.mark.parametrize("line", [("--push", "."), ("--cgroup-parent", "x", ".")])
     def test_what_is_not_there_yet(self, run: Any, engine: Any, line: tuple[str, ...]) -> None:
         done = run("build", *line)
         assert (done.status, engine.calls) == (125, [])

@@ -17,6 +17,7 @@ from minidock.model.events import (
     DONE,
     ENDS,
     ERROR,
+    MISSED,
     WARNING,
     Event,
     output_event,
@@ -180,3 +181,22 @@ def test_a_frame_always_fits(told: list[Event], width: int, height: int) -> None
 @pytest.mark.parametrize("width", [1, 2, 5, 9, 12, 13])
 def test_the_narrowest(width: int) -> None:
     assert all(cell_len(line.plain) <= width for line in board(*TWO_STAGES).frame(width, 5, 1.0))
+
+
+def test_why_a_step_runs_is_told_below_it() -> None:
+    events = (
+        begin("1", "[1/2] COPY f /"),
+        Event(MISSED, "1", 0.1, "file f was 1,\nis \x1b[2J2"),
+        Event(DONE, "1", 0.2),
+        begin("2", "[2/2] RUN x"),
+        Event(MISSED, "2", 0.3, "ARG V was '1', is '2', which is more than fits"),
+    )
+    reason = " => => miss: file f was 1, is \\x1b[2J2"
+    frame = plain(board(*events).frame(40, 24, 1.0))
+    assert frame[2] == reason
+    assert frame[4] == " => => miss: ARG V was '1', is '2', whi…"
+    assert not any("miss" in line for line in plain(board(*events).frame(40, 2, 1.0))), "there is no room for it"
+    assert plain(board(*events).summary(40))[2:5:2] == [
+        reason,
+        " => => miss: ARG V was '1', is '2', which is more than fits",
+    ]

@@ -151,10 +151,15 @@ def test_fields_expand_and_flags_stay_as_written() -> None:
     assert label.pairs == (("a1", "$X"),)
     assert (user[0], workdir[0], signal[0]) == ("1", "/1", "1")
     assert arg[0] == (ArgDefault("a1", "1"), ArgDefault("b", None))
-    for line in ("WORKDIR $E", "USER $E", "VOLUME $E", "COPY $E /a", "COPY a $E", "ADD a $E", "ENV $E=1", "ARG $E=1"):
+    for line in ("WORKDIR $E", "USER $E", "VOLUME $E", "COPY $E /a", "ADD $E /a", "ENV $E=1", "ARG $E=1"):
         (instruction,) = parse(f"FROM x\n{line}\n").stages[0].instructions
         with pytest.raises(DockerfileError, match=r"empty after expansion|can not be blank"):
             expanded(instruction, env)
+    for line in ("COPY a $E", "ADD a $E"):
+        (instruction,) = parse(f"FROM x\n{line}\n").stages[0].instructions
+        found = expanded(instruction, env)
+        assert isinstance(found, Copy | Add)
+        assert found.destination == "", "the working directory"
 
 
 def test_an_arg_alone() -> None:

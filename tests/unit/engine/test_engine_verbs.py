@@ -140,16 +140,23 @@ class TestBuild:
 
     def test_progress_goes_to_its_descriptor(self, tmp_path: Path) -> None:
         with open(tmp_path / "out", "w+b") as file:
-            building._progress(file.fileno(), quiet=False).step("[1/1] FROM x").done()
+            building.make_progress(file.fileno(), quiet=False).step("[1/1] FROM x").done()
         assert (tmp_path / "out").read_bytes().startswith(b"#1 [1/1] FROM x\n#1 DONE")
-        building._progress(None, quiet=False).warning("unheard")
+        building.make_progress(None, quiet=False).warning("unheard")
 
-    def test_what_cannot_be_pulled_says_what_to_do(self) -> None:
-        from minidock.errors import NoSuchImageError
+    def test_what_cannot_be_pulled_says_what_to_do(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        from minidock.engine import pulling
+        from minidock.engine.fetching import puller
+        from minidock.errors import NoSuchImageError, RegistryError
 
-        with pytest.raises(NoSuchImageError, match="'debian'") as caught:
-            building._pull("debian")
-        assert "bootstrap" in caught.value.hint
+        def refuse(*_: object, **__: object) -> None:
+            raise RegistryError("cannot pull debian: nobody is there")
+
+        monkeypatch.setattr(pulling, "pull", refuse)
+        for name, reason in (("debian", "nobody is there"), ("Debian", "no name that a registry could have")):
+            with pytest.raises(NoSuchImageError, match=f"'{name}'.*{reason}") as caught:
+                puller(engine)(name)
+            assert "bootstrap" in caught.value.hint
 
 
 def test_the_configuration_decides_what_is_not_given(engine: Engine) -> None:

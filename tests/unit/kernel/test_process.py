@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -130,6 +129,24 @@ def test_children_of_a_threaded_parent_run_python() -> None:
             thread.join()
 
 
+def test_a_child_is_killed_when_a_signal_raises_while_it_is_born(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes while all are blocked; nobody else could end the child, whose number the caller never gets."""
+    born = process.clone3
+
+    def interrupted(flags: int, *, cgroup_fd: int = -1) -> tuple[int, int]:
+        pid, pidfd = born(flags, cgroup_fd=cgroup_fd)
+        if pid:
+            found.append(pid)
+            os.kill(os.getpid(), signal.SIGINT)
+        return pid, pidfd
+
+    found: list[int] = []
+    monkeypatch.setattr(process, "clone3", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        process.spawn(signal.pause)
+    assert process.start_time(found[0]) == 0
+
+
 def test_host_pid_and_start_time() -> None:
     with process.spawn(signal.pause) as child:
         assert process.host_pid(child.pidfd) == child.pid
@@ -138,6 +155,19 @@ def test_host_pid_and_start_time() -> None:
         process.pidfd_send_signal(child.pidfd, signal.SIGKILL)
         child.wait()
         assert process.start_time(child.pid) == 0
+
+
+def test_who_has_ended_does_not_run_whoever_reaps_it() -> None:
+    started = process.start_time(os.getpid())
+    assert process.is_running(os.getpid(), started)
+    assert not process.is_running(os.getpid(), started + 1)
+    with process.spawn(lambda: None) as child:
+        os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
+        started = process.start_time(child.pid)
+        assert started, "it has its number still"
+        assert not process.is_running(child.pid, started)
+        child.wait()
+    assert not process.is_running(child.pid, started)
 
 
 def test_start_time_of_a_name_full_of_parentheses() -> None:
@@ -207,37 +237,6 @@ def test_failure_to_a_reader_who_has_gone() -> None:
     os.close(reader)
     process.send_failure(writer, Failure(1, "a", "b", "c"))
     os.close(writer)
-
-
-def test_failure_of_exceptions() -> None:
-    error = OSError(errno.ENOTDIR, "not a directory", "/x")
-    assert process.failure_of(error, "step") == Failure(errno.ENOTDIR, "step", "/x", "not a directory")
-    assert process.failure_of(ValueError("bad"), "step") == Failure(0, "step", "", "ValueError: bad")
-    raised = Failure(errno.ENOENT, "step", "/x", "gone").error()
-    assert (type(raised), raised.errno, raised.filename, raised.strerror) == (
-        FileNotFoundError,
-        errno.ENOENT,
-        "/x",
-        "gone",
-    )
-
-
-def test_descriptors_travel_over_a_socket() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        reader, writer = os.pipe()
-        process.send_fds(theirs.fileno(), b"pipe", [writer])
-        os.close(writer)
-        data, fds = process.recv_fds(ours.fileno(), 4)
-        assert data == b"pipe"
-        assert len(fds) == 1
-        assert not os.get_inheritable(fds[0])
-        os.write(fds[0], b"x")
-        assert os.read(reader, 1) == b"x"
-        theirs.close()
-        assert process.recv_fds(ours.fileno(), 1) == (b"", [])
-        os.close(fds[0])
-        os.close(reader)
 
 
 def test_close_from_leaves_only_what_is_kept() -> None:
@@ -371,3 +370,24 @@ def test_a_flood_of_a_failure_is_not_read_to_its_end() -> None:
     assert len(os.read(reader, 65536)) > 40000
     os.close(reader)
     os.close(writer)
+
+
+def test_a_doubt_counts_only_if_the_kernel_refuses_the_program() -> None:
+    reader, writer = os.pipe()
+    process.send_failure(writer, Failure(0, "CommandNotExecutableError", "a hint", "for another machine"), doubt=True)
+    os.close(writer)
+    doubt = os.read(reader, 4096)
+    os.close(reader)
+    assert process.parse_failure(doubt) is None, "the exec has closed the pipe: a handler ran it"
+    for number in (errno.ENOEXEC, errno.ENOENT):
+        failure = process.parse_failure(doubt + number.to_bytes(4, "little"))
+        assert failure == Failure(0, "CommandNotExecutableError", "a hint", "for another machine")
+    refused = process.parse_failure(doubt + errno.EACCES.to_bytes(4, "little"))
+    assert refused is not None
+    assert (refused.errno, refused.step) == (errno.EACCES, "exec")
+
+
+def test_a_failure_is_an_error_of_the_kernels_own() -> None:
+    raised = Failure(errno.ENOENT, "step", "/x", "gone").error()
+    assert isinstance(raised, FileNotFoundError)
+    assert (raised.filename, raised.strerror) == ("/x", "gone")

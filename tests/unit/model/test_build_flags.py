@@ -100,8 +100,10 @@ def test_entitlements() -> None:
         "network.host",
         "security.insecure",
     )
-    with pytest.raises(UsageError, match="unknown entitlement 'device'"):
-        parse_entitlements(["device"])
+    assert parse_entitlements(["device", "device=a.b/c=d,device=gpu"]) == ("device", "device=a.b/c=d", "device=gpu")
+    for text in ("root", "device=", "devices", "network.host=1"):
+        with pytest.raises(UsageError, match=f"unknown entitlement '{text}'"):
+            parse_entitlements([text])
 
 
 def test_an_id_stands_once() -> None:

@@ -132,6 +132,26 @@ def test_shared_users_have_one_directory(root: DataRoot, other: Any) -> None:
         assert other("a", "shared").path() == path
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "waits"),
+    [
+        *(("locked", "locked", True), ("shared", "locked", True), ("locked", "shared", True)),
+        *(("shared", "shared", False), ("locked", "private", False)),
+    ],
+)
+def test_whoever_will_wait_is_told_before(root: DataRoot, other: Any, first: str, second: str, waits: bool) -> None:
+    holder = other("a", first)
+    holder.path()
+    told: list[str] = []
+
+    def tell() -> None:
+        told.append("")
+        holder.stop()
+
+    with CacheMounts(root).hold("a", second, staging=root.tmp, fill=lambda _: None, before_waiting=tell):
+        assert bool(told) == waits
+
+
 @pytest.mark.parametrize(("first", "second"), [("locked", "locked"), ("shared", "locked"), ("locked", "shared")])
 def test_locked_waits(root: DataRoot, other: Any, first: str, second: str) -> None:
     with held(root, "a", first) as path:

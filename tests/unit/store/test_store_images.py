@@ -117,6 +117,15 @@ def test_committing_the_same_again_changes_nothing(root: DataRoot, make_image: M
     assert os.stat(root.index).st_ino == before
 
 
+def test_what_could_not_be_read_again_is_not_stored(root: DataRoot, make_image: MakeImage) -> None:
+    before = sorted(os.listdir(root.blobs))
+    with pytest.raises(StoreError, match="larger than 4 MiB"):
+        make_image(env="A=" + "x" * (4 << 20), names=("a",))
+    assert sorted(os.listdir(root.blobs)) == before
+    make_image(env="A=" + "x" * (3 << 20), names=("a",))
+    assert [image.names for image in Images(root).list()] == [("docker.io/library/a:latest",)]
+
+
 def test_a_moved_name_leaves_its_old_image_without_a_name(root: DataRoot, make_image: MakeImage) -> None:
     old = make_image(b"1", names=("app",))
     new = make_image(b"2", names=("app",))

@@ -62,6 +62,22 @@ def test_flags(clean: Any, context: Context, web: Server) -> None:
     ]
 
 
+def test_symbolic_modes_excluded_files_and_links(clean: Any, context: Context, web: Server) -> None:
+    url = web.file("/t.tgz", archive("inner", b"packed"))
+    lines = (
+        f"ADD --chmod=a+r,u+x {url} /a/\nADD --link --chown=7 --chmod=g=u --exclude=t.tgz {url} /link/\n"
+        f"ADD --unpack --chmod=go=u {url} /c/\nADD --unpack --exclude=in* {url} /d/\n"
+    )
+    added(clean, context(f"FROM busybox\nRUN ln -s /etc /link\n{lines}"))
+    found = shown(clean, "stat -c '%a %u:%g %n' /a/* /link /link/* /c/*; ls /d")
+    assert found.splitlines() == [
+        "744 0:0 /a/t.tgz", "775 7:7 /link", "660 7:7 /link/t.tgz", "666 0:0 /c/inner",
+    ]  # fmt: skip
+    # What is linked is no other on another base.
+    text = added(clean, context(f"FROM busybox\nRUN mkdir /other\n{lines}"))
+    assert "CACHED\n" in text.split("ADD --link", 1)[1].split("ADD", 1)[0]
+
+
 def test_beside_files_of_the_context_and_heredocs(clean: Any, context: Context, web: Server) -> None:
     url = web.file("/u", b"u")
     folder = context(f"FROM busybox\nADD l {url} t.tgz <<H /d/\nheredoc\nH\n", {"l": "l", "t.tgz": archive("x", b"x")})

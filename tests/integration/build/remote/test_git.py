@@ -62,6 +62,14 @@ def test_add(clean: Any, context: Context, web: Server, source: Repository) -> N
     ]
 
 
+def test_add_with_flags(clean: Any, context: Context, web: Server, source: Repository) -> None:
+    url = f"{web.url}/git/app.git"
+    lines = f"ADD --link --chmod=go=,u=rwX --exclude=sub/deep --exclude=l* {url} /d/\n"
+    clean.build(context(f"FROM busybox\n{lines}"), "-t", "t")
+    text = shown(clean, "cd /d; find . -mindepth 1 | sort | xargs stat -c '%a %u:%g %n'")
+    assert text.splitlines() == ["600 0:0 ./file", "700 0:0 ./run", "700 0:0 ./sub"]
+
+
 @pytest.mark.parametrize(
     ("ref", "content"),
     [

@@ -105,7 +105,7 @@ def _output(text: str, kind: str, values: dict[str, str]) -> Output:
         if values.get(key, "true") not in {"true", "false", "1", "0"}:
             raise UsageError(f"invalid output {text!r}: {key} is true or false")
     if values.get("push", "false") in {"true", "1"}:
-        raise UsageError("an image cannot be pushed yet: minidock has no registry client", hint="leave out push=true")
+        raise UsageError("an image cannot be pushed by an output", hint="build it, then `minidock push NAME`")
     if values.get("tar", "true") in {"false", "0"}:
         raise UsageError(f"invalid output {text!r}: only an archive can be written", hint="leave out tar=false")
     dest = values.get("dest", "")

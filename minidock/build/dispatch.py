@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minidock.build.arguments import host_platform, platform_name
-from minidock.build.copying import add_copy
 from minidock.build.executors.find import executor_of
 from minidock.build.export import Inputs
 from minidock.build.failures import build_error
@@ -250,6 +249,8 @@ class Dispatcher:
         """A stage that stands on files begins with a copy of them."""
         everything = Copy((".",), "/", node.stage.location)
         try:
+            from minidock.build.copying import add_copy
+
             add_copy("COPY", everything, state, self._source(node.position, node.reference), unpack=False)
         except MinidockError as error:
             raise build_error(self._dockerfile.source, node.stage.location, error) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from minidock.errors import UsageError
-from minidock.model.devices import is_taken, parse_device, parse_device_rule
+from minidock.model.devices import device_node, is_taken, parse_device, parse_device_rule
 
 if TYPE_CHECKING:
     from minidock.model.container import Settings
@@ -43,7 +43,7 @@ def devices_of(settings: Settings) -> tuple[Entries, Entries]:
 
 def host_devices() -> Entries:
     """The host's device nodes, but those that every container has of its own."""
-    return tuple(node for path, status in _walk("/dev") if path not in _OWN and (node := _node(path, status)))
+    return tuple(node for path, status in _walk("/dev") if path not in _OWN and (node := device_node(path, status)))
 
 
 def _find(request: DeviceRequest) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def _find(request: DeviceRequest) -> list[dict[str, Any]]:
     except OSError as error:
         raise UsageError(f"cannot use device {request.host}: {(error.strerror or '').lower()}") from None
     if not stat.S_ISDIR(status.st_mode):
-        node = _node(request.container, status)
+        node = device_node(request.container, status)
         if node is None:
             raise UsageError(f"cannot use device {request.host}: it is not a device")
         if request.container == "/dev":
@@ -63,7 +63,7 @@ def _find(request: DeviceRequest) -> list[dict[str, Any]]:
     found = []
     for path, status in _walk(top):
         target = request.container + path.removeprefix(top)
-        node = None if is_taken(target) else _node(target, status)
+        node = None if is_taken(target) else device_node(target, status)
         found += [] if node is None else [node]
     if not found:
         raise UsageError(f"cannot use device {request.host}: there is no device in the directory")
@@ -82,18 +82,3 @@ def _walk(top: str) -> Iterator[tuple[str, os.stat_result]]:
                 continue
             if not is_taken(path):
                 yield path, status
-
-
-def _node(target: str, status: os.stat_result) -> dict[str, Any] | None:
-    """One of the spec's ``linux.devices``; None for what is no device, or none that a cgroup can rule."""
-    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-        return None
-    return {
-        "path": target,
-        "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
-        "major": os.major(status.st_rdev),
-        "minor": os.minor(status.st_rdev),
-        "fileMode": stat.S_IMODE(status.st_mode),
-        "uid": status.st_uid,
-        "gid": status.st_gid,
-    }

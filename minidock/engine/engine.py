@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from minidock.engine.registry_verbs import RegistryVerbs
+from minidock.engine.image_verbs import ImageVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minidock.volumes.volumes import Volume
 
 
-class Engine(RegistryVerbs):
+class Engine(ImageVerbs):
     """One data root and what can be done with it.
 
     ``root`` is the data root's folder and ``driver`` the storage driver's name; where they are not given, the

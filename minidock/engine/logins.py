@@ -37,7 +37,10 @@ def login(engine: EngineBase, registry: str, user: str, secret: str) -> str:
     )
     with session, session.request("GET", "", what=f"log in to {domain}"):
         if not session.authorized:
-            raise RegistryError(f"{domain} asks for no credentials", hint="pull and push without logging in")
+            raise RegistryError(
+                f"{domain} took no credentials, so none are kept",
+                hint="it asks for none, or wants them told to a server of another domain: see --debug",
+            )
     return CredentialFiles(os.environ).save(domain, credentials)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from minidock.build.arguments import host_platform
 from minidock.drivers.compression import Plain
 from minidock.engine.parts import open_rootfs
+from minidock.engine.transfers import Event, StoppedError, event_of, side_by_side
 from minidock.errors import ArchiveError, CorruptObjectError, NoSuchImageError, RegistryError
 from minidock.model.platforms import parse_platform
 from minidock.model.reference import DEFAULT_TAG, parse_reference
@@ -25,10 +25,10 @@ from minidock.registry.retry import Patience
 from minidock.registry.session import Session
 from minidock.store.images import Images
 from minidock.store.staging import Staging
+from minidock.store.wire import WireForm, WireForms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator
 
     from minidock.drivers.tar_format import Reader
     from minidock.engine.base import EngineBase
@@ -39,23 +39,10 @@ if TYPE_CHECKING:
     from minidock.registry.resolve import Resolved
     from minidock.rootfs import Rootfs
 
-# Of more at once none comes sooner, and each takes memory.
-_AT_ONCE = 3
-_SHORT = 12
 _BLOCK = 1 << 18
 # What of a mirror's is passed over: that it has something else, or nothing, or does not work.
 _MIRRORS = (RegistryError, CorruptObjectError, ArchiveError, NoSuchImageError)
 _MIRROR_TRIES = 2
-
-
-class Event(NamedTuple):
-    """Something that happens to a layer: ``layer`` is the 12 first digits of its digest, empty for the whole pull;
-    ``state`` is a phrase of docker's; ``done`` of ``total`` bytes have come where it is ``Downloading``."""
-
-    layer: str
-    state: str
-    done: int = 0
-    total: int = 0
 
 
 class Pulled(NamedTuple):
@@ -114,6 +101,9 @@ class _Puller:
         self._images = Images(self._root)
         self._rootfs = open_rootfs(engine)
         self._credentials = CredentialFiles(os.environ)
+        self._downloads = Downloads(self._root, patience)
+        self._downloads.sweep()
+        self._wire = WireForms(self._root)
 
     def pull_all(self) -> list[Pulled]:
         with ExitStack() as stack:
@@ -180,11 +170,15 @@ class _Puller:
                 names=[name] if name else [],
                 repo_digests=[repo_digest],
             )
+            for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=True):
+                # A push to another repository of the registry need not send them.
+                form = WireForm(layer.media_type, layer.digest, layer.size, "")
+                self._wire.note(diff_id, form, reference.repository)
         return Pulled(stored, reference.full(), image.digest, fresh, fetched)
 
     @property
     def tools(self) -> tuple[Images, Rootfs, Downloads, Callable[[Event], None]]:
-        return self._images, self._rootfs, Downloads(self._root, self._patience), self._tell
+        return self._images, self._rootfs, self._downloads, self._tell
 
 
 class _Layers:
@@ -206,25 +200,11 @@ class _Layers:
         pairs = dict(zip(self._image.manifest.layers, self._image.config.diff_ids, strict=True))
         for layer in pairs:
             self._tell(layer, "Pulling fs layer")
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pull") as pool:
-            futures = [pool.submit(self._fetch, layer, diff_id) for layer, diff_id in pairs.items()]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                if any(future.exception() for future in done):
-                    self._stop(futures)
-            except BaseException:
-                self._stop(futures)
-                raise
-        for future in futures:
-            if not future.cancelled() and not isinstance(future.exception(), _StoppedError | None):
-                future.result()
-        return sum(future.result() for future in futures)
+        return sum(side_by_side([partial(self._fetch, layer, diff_id) for layer, diff_id in pairs.items()], self._stop))
 
-    def _stop(self, futures: Sequence[Future[int]]) -> None:
+    def _stop(self) -> None:
         """Have every thread end soon, also one that waits for bytes."""
         self._stopped = True
-        for future in futures:
-            future.cancel()
         with self._lock:
             for download in self._running:
                 download.abort()
@@ -320,23 +300,19 @@ class _Layers:
 
     def _wait(self, layer: Descriptor, told: list[str]) -> None:
         if self._stopped:
-            raise _StoppedError
+            raise StoppedError
         if not told:
             told.append("Waiting")
             self._tell(layer, "Waiting")
 
     def _progress(self, layer: Descriptor, done: int) -> None:
         if self._stopped:
-            raise _StoppedError
+            raise StoppedError
         self._tell(layer, "Downloading", done)
 
     def _tell(self, layer: Descriptor, state: str, done: int = 0) -> None:
         with self._lock:
-            self._tell_one(Event(layer.digest.partition(":")[2][:_SHORT], state, done, layer.size))
-
-
-class _StoppedError(Exception):
-    """Another layer has failed: this one need not go on."""
+            self._tell_one(event_of(layer.digest, state, done, layer.size))
 
 
 def registry_settings(engine: EngineBase) -> Settings:

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from minidock.drivers.encoding import ENCODER, compress_gzip
-from minidock.engine.pulling import Event, registry_settings
-from minidock.errors import NoSuchImageError, UsageError
+from minidock.engine.pulling import registry_settings
+from minidock.engine.transfers import Event, StoppedError, event_of, side_by_side
+from minidock.errors import NoSuchImageError, StoreError, UsageError
 from minidock.model.digest import digest_of
 from minidock.model.oci import (
     CONFIG,
+    DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
     LAYER_GZIP,
     MANIFEST,
@@ -34,6 +35,7 @@ from minidock.registry.resolve import PLAIN_LAYERS
 from minidock.registry.retry import Patience
 from minidock.registry.session import Session
 from minidock.registry.upload import Upload
+from minidock.store.files import hint_for
 from minidock.store.images import Images
 from minidock.store.index import changing
 from minidock.store.staging import Staging
@@ -47,8 +49,10 @@ if TYPE_CHECKING:
     from minidock.model.reference import Reference
     from minidock.store.images import Image
 
-_AT_ONCE = 3
-_SHORT = 12
+# What a layer may be sent as, besides what is compressed here: every tool reads gzip, docker 20.10 no zstd.
+_GZIP = frozenset({LAYER_GZIP, DOCKER_LAYER_GZIP})
+# Of the repositories that have a layer, so many are asked to lend it.
+_LENDERS = 3
 
 
 class Pushed(NamedTuple):
@@ -132,6 +136,7 @@ class _Pusher:
         self._image = image
         self._tell_one = tell
         self._lock = threading.Lock()
+        self._stopped = False
 
     def push(self) -> Pushed:
         image, blobs = self._image, self._images.blobs
@@ -144,12 +149,11 @@ class _Pusher:
             pairs = list(zip(manifest.layers, image.config.diff_ids, strict=True))
             for _, diff_id in dict.fromkeys(pairs):
                 self._tell(diff_id, "Preparing")
-            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="push") as pool:
-                futures = {
-                    (layer, diff_id): pool.submit(self._send_layer, layer, diff_id, "" if verbatim else staging.path)
-                    for layer, diff_id in dict.fromkeys(pairs)
-                }
-            layers = [futures[pair].result() for pair in pairs]
+            different = list(dict.fromkeys(pairs))
+            scratch = "" if verbatim else staging.path
+            jobs = [partial(self._send_layer, layer, diff_id, scratch) for layer, diff_id in different]
+            sent = dict(zip(different, side_by_side(jobs, self._stop), strict=True))
+        layers = [sent[pair] for pair in pairs]
         config = Descriptor(manifest.config.media_type, image.id, blobs.size(image.id))
         self._send(config, partial(blobs.open, image.id))
         media_type = manifest.media_type if manifest.media_type in (MANIFEST, DOCKER_MANIFEST) else MANIFEST
@@ -165,7 +169,15 @@ class _Pusher:
     def _send_layer(self, layer: Descriptor, diff_id: str, scratch: str) -> Descriptor:
         """Have a layer in the repository, compressed by way of the directory ``scratch`` unless that is empty; what the
         manifest is to say of it."""
-        return self._send_compressed(diff_id, scratch) if scratch else self._send_as_it_is(layer, diff_id)
+        if not scratch:
+            return self._send_as_it_is(layer, diff_id)
+        if layer.media_type in _GZIP and self._images.blobs.has(layer.digest):
+            # One of the image that this one was built on, as its registry has it, in the words of an OCI manifest.
+            return self._send_as_it_is(layer._replace(media_type=LAYER_GZIP), diff_id)
+        return self._send_compressed(diff_id, scratch)
+
+    def _stop(self) -> None:
+        self._stopped = True
 
     def _send_as_it_is(self, layer: Descriptor, diff_id: str) -> Descriptor:
         form = WireForm(layer.media_type, layer.digest, layer.size, "")
@@ -176,15 +188,19 @@ class _Pusher:
 
     def _send_compressed(self, diff_id: str, scratch: str) -> Descriptor:
         known = self._wire.find(diff_id)
-        if known is not None:
-            sent = Descriptor(known.media_type, known.digest, known.size)
+        if known is not None and known.media_type in _GZIP:
+            sent = Descriptor(LAYER_GZIP, known.digest, known.size)
             if where := self._find(sent, known):
                 self._tell(diff_id, where)
                 self._wire.note(diff_id, known, self._reference.repository)
                 return sent
         path = Path(scratch, f"{diff_id.partition(':')[2]}.gz")
-        with self._images.blobs.open(diff_id) as source, path.open("xb") as out:
-            encoded = compress_gzip(source, out)
+        try:
+            with self._images.blobs.open(diff_id) as source, path.open("xb") as out:
+                size = self._images.blobs.size(diff_id)
+                encoded = compress_gzip(source, out, lambda done: self._tell(diff_id, "Compressing", done, size))
+        except OSError as error:
+            raise StoreError(f"cannot compress the layer {diff_id}: {error.strerror}", hint=hint_for(error)) from error
         sent = Descriptor(LAYER_GZIP, encoded.digest, encoded.size)
 
         def opened() -> BinaryIO:
@@ -202,12 +218,13 @@ class _Pusher:
             return "Layer already exists"
         if known is None or known.digest != layer.digest:
             return ""
-        for text in reversed(known.repositories):
-            other = parse_reference(text)
-            if other.domain == self._reference.domain and other.path != self._reference.path:
-                self._repository.session.allow(other.path)
-                if self._upload.mount(layer.digest, other.path):
-                    return f"Mounted from {other.path}"
+        others = [parse_reference(text) for text in reversed(known.repositories)]
+        own = self._reference
+        lenders = [other.path for other in others if other.domain == own.domain and other.path != own.path]
+        for path in lenders[:_LENDERS]:
+            self._repository.session.allow(path)
+            if self._upload.mount(layer.digest, path):
+                return f"Mounted from {path}"
         return ""
 
     def _send(self, blob: Descriptor, opened: Callable[[], BinaryIO], diff_id: str = "") -> str:
@@ -217,9 +234,11 @@ class _Pusher:
         return "Pushed"
 
     def _tell(self, diff_id: str, state: str, done: int = 0, total: int = 0) -> None:
+        if self._stopped:
+            raise StoppedError
         if diff_id:
             with self._lock:
-                self._tell_one(Event(diff_id.partition(":")[2][:_SHORT], state, done, total))
+                self._tell_one(event_of(diff_id, state, done, total))
 
 
 def _has_plain(manifest: Manifest) -> bool:

@@ -43,7 +43,7 @@ _TITLE = "[internal] build again and compare"
 _HOST_NAME = "another-host"
 _UMASK = 0o077
 # Fourteen hours ahead: another day, most of the time.
-_TIME_ZONE = "XXX-14"
+_TIME_ZONE = "EAST-14"
 _TIME_HINT = "give --build-arg SOURCE_DATE_EPOCH=SECONDS: RUN has it in its environment, and later times are cut to it"
 _CACHE_HINT = "the cache has the files with the times that they had before: build with --no-cache"
 _HINT = "look for times, random numbers, and names in the order of a directory in what the step writes"

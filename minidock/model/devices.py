@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+import stat
 from typing import Any, NamedTuple
 
 from minidock.errors import UsageError
@@ -23,6 +25,21 @@ class DeviceRequest(NamedTuple):
     host: str
     container: str
     access: str
+
+
+def device_node(path: str, status: os.stat_result) -> dict[str, Any] | None:
+    """One of the spec's ``linux.devices`` at ``path``, as the host's node of that status; None if it is no device."""
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        return None
+    return {
+        "path": path,
+        "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
+        "major": os.major(status.st_rdev),
+        "minor": os.minor(status.st_rdev),
+        "fileMode": stat.S_IMODE(status.st_mode),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }
 
 
 def parse_device(text: str) -> DeviceRequest:

@@ -33,6 +33,8 @@ _BLOCK = 1 << 18
 # Fewer bytes in a minute than this are as good as none.
 _WINDOW = 60.0
 _SLOWEST = 16 << 10
+# What nobody has gone on with for so many seconds is given up.
+_ABANDONED = 7 * 86400
 # How often somebody who waits for another's download looks whether it is there.
 _LOOK = 0.05
 
@@ -247,6 +249,18 @@ class Downloads:
         self._patience = patience
         os.makedirs(self._directory, 0o700, exist_ok=True)
         os.makedirs(self._locks, 0o700, exist_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what of blobs has come a week ago and more, and nobody is at. Raises OSError."""
+        for name in os.listdir(self._directory):
+            path = f"{self._directory}/{name}"
+            with suppress(FileNotFoundError):
+                if time.time() - os.stat(path).st_mtime < _ABANDONED:
+                    continue
+                fd = locks.try_passing(f"{self._locks}/{name}")
+                if fd is not None:
+                    unlink_if_there(path)
+                    locks.end_passing(f"{self._locks}/{name}", fd)
 
     @contextmanager
     def claim(self, descriptor: Descriptor, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -118,9 +118,15 @@ class Session:
 
     def allow(self, repository: str) -> None:
         """Ask, from the next authentication on, also for reading another repository of the server."""
+        scope = f"repository:{repository}:pull"
         with self._lock:
-            self._scopes.append(f"repository:{repository}:pull")
-            self._authorization = ""
+            if scope not in self._scopes:
+                self._scopes.append(scope)
+                self._authorization = ""
+
+    def leads_to(self, answered: Answered, *, what: str) -> str:
+        """Where an answer's ``Location`` leads. Raises RegistryError for what is no place to go."""
+        return self._redirected(answered.url, answered.response.headers.get("Location", ""), what)
 
     @contextmanager
     def request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from minidock.errors import RegistryError
 
@@ -22,8 +22,6 @@ _WHOLE = 64 << 20
 _PIECE = 32 << 20
 _BLOCK = 1 << 18
 _OCTETS = "application/octet-stream"
-MOUNTED = "mounted"
-STARTED = "started"
 
 
 class Upload:
@@ -145,13 +143,7 @@ class Upload:
 
     def _location(self, answered: Answered) -> str:
         """Where an upload goes on."""
-        text = answered.response.headers.get("Location", "")
-        found = urljoin(answered.url, text)
-        parts = urlsplit(found)
-        odd = not text or parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None
-        if odd or (answered.url.startswith("https:") and parts.scheme != "https"):
-            raise RegistryError(f"cannot {self._what}: the server names no place to send to: {text[:200]!r}")
-        return found
+        return self._repository.session.leads_to(answered, what=self._what)
 
     @contextmanager
     def _stream(

@@ -7,11 +7,11 @@ one. YAML is not read. Source: CDI, SPEC.md 1.1.
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minidock.errors import CorruptObjectError, HostError
 from minidock.model.cdi import ANY, Edits, joined, parse_specification
+from minidock.model.devices import device_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -132,17 +132,9 @@ def _node(raw: dict[str, Any]) -> dict[str, Any]:
         status = os.stat(host)
     except OSError as error:
         raise HostError(f"cannot use the device {host}: {(error.strerror or '').lower()}") from None
-    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+    node = device_node(raw["path"], status)
+    if node is None:
         raise HostError(f"cannot use the device {host}: it is not a device")
-    node = {
-        "path": raw["path"],
-        "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
-        "major": os.major(status.st_rdev),
-        "minor": os.minor(status.st_rdev),
-        "fileMode": stat.S_IMODE(status.st_mode),
-        "uid": status.st_uid,
-        "gid": status.st_gid,
-    }
     return node | {key: raw[key] for key in ("fileMode", "uid", "gid") if isinstance(raw.get(key), int)}
 
 

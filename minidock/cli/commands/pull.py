@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from minidock.cli.session import Session
-    from minidock.engine.pulling import Event, Pulled
+    from minidock.engine.pulling import Pulled
+    from minidock.engine.transfers import Event
 
 
 def execute(session: Session, *, image: str, all_tags: bool, platform: str | None, quiet: bool) -> int:
@@ -48,9 +49,10 @@ def _silent(event: Event) -> None:
 
 def _teller(session: Session) -> Callable[[Event], None]:
     """Lines for what happens to layers; how far a download has come is for a live view only."""
+    from minidock.engine.transfers import PROGRESS
 
     def tell(event: Event) -> None:
-        if event.state != "Downloading":
+        if event.state not in PROGRESS:
             session.print(f"{event.layer}: {event.state}")
 
     return tell

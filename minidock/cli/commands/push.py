@@ -8,17 +8,18 @@ from minidock.cli.declare import Argument, Command, Option
 
 if TYPE_CHECKING:
     from minidock.cli.session import Session
-    from minidock.engine.pulling import Event
+    from minidock.engine.transfers import Event
 
 
 def execute(session: Session, *, image: str, all_tags: bool, quiet: bool) -> int:
     """Push, telling docker's lines on the way."""
+    from minidock.engine.transfers import PROGRESS
     from minidock.model.reference import parse_reference
 
     reference = parse_reference(image)
 
     def tell(event: Event) -> None:
-        if not quiet and event.state != "Pushing":
+        if not quiet and event.state not in PROGRESS:
             session.print(f"{event.layer}: {event.state}")
 
     if not quiet:

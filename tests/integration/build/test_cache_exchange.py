@@ -7,9 +7,7 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from minidock.model.digest import digest_of
 from minidock.store.images import Image
 from minidock.store.staging import sweep
 from tests.integration.build.conftest import Shop
+from tests.killing import killed_after
 
 DOCKERFILE = """FROM busybox AS early
 WORKDIR /w
@@ -450,7 +449,7 @@ def test_killed_while_it_takes_the_next_build_takes_it(hosts: Hosts) -> None:
     first = hosts.export(text)
     killed = 0
     for events in range(20, 2000, 17):
-        if not _killed_after(events, lambda: hosts.take(text)):
+        if not killed_after(events, lambda: hosts.take(text)):
             break
         killed += 1
         sweep(hosts.two.root)
@@ -465,30 +464,6 @@ def test_killed_while_it_takes_the_next_build_takes_it(hosts: Hosts) -> None:
     assert killed >= 5
     assert hosts.take(text).id == first.id
     assert hosts.two.steps("DONE") == []
-
-
-def _killed_after(events: int, work: Callable[[], Any]) -> bool:
-    """Do the work in a child that kills itself after so many calls to the system; False when it got to the end."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def hook(name: str, _: Any) -> None:
-            nonlocal count
-            if name.startswith(("open", "os.")) and name != "os.kill":
-                count += 1
-                if count > events:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            work()
-        except BaseException:
-            os._exit(2)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
 
 
 # The command

@@ -19,6 +19,7 @@ import pytest
 
 from minidock import Engine
 from minidock.engine import pulling
+from minidock.engine.transfers import Event
 from minidock.errors import MinidockError
 from minidock.registry.retry import Patience
 from minidock.store.images import Images
@@ -157,7 +158,7 @@ class Puller:
         self.path = path
         self.root = DataRoot(str(path / "store"))
         self.waits: list[float] = []
-        self.events: list[pulling.Event] = []
+        self.events: list[Event] = []
         self.config = path / "config.toml"
         self.config.write_text("")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import shutil
-import socket
+import os
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +13,21 @@ import pytest
 
 from minidock import Engine
 from minidock.engine import pulling, pushing
-from minidock.errors import NoSuchImageError, RegistryError, UsageError
+from minidock.engine.transfers import PROGRESS, Event
+from minidock.errors import NoSuchImageError, RegistryError, StoreError, UsageError
+from minidock.model.oci import LAYER_GZIP
 from minidock.registry import upload
 from minidock.registry.retry import Patience
-from tests.integration.registry.evilreg import EvilRegistry
+from tests.integration.registry.conftest import RealRegistry
+from tests.integration.registry.evilreg import EvilRegistry, layer
 
 QUICK = Patience(tries=2, sleep=lambda _: None)
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
-    """Debian's registry on loopback: its HOST:PORT."""
-    program = shutil.which("docker-registry")
-    assert program, "tests/run installs docker-registry"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {tmp_path / 'registry'}\nhttp:\n  addr: {host}\n"
-    )
-    with subprocess.Popen([program, "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        for _ in range(100):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", int(host.partition(":")[2]))) == 0:
-                    break
-            time.sleep(0.05)
-        yield host
-        process.terminate()
+def served(fresh_real: RealRegistry) -> str:
+    """Debian's registry on loopback, with nothing in it: its HOST:PORT."""
+    return fresh_real.host
 
 
 @pytest.fixture
@@ -59,9 +44,9 @@ def manifest_of(name: str) -> dict[str, Any]:
 
 def states(engine: Engine, name: str) -> tuple[list[str], pushing.Pushed]:
     """What became of the layers of a push, and what it sent."""
-    events: list[pulling.Event] = []
+    events: list[Event] = []
     (pushed,) = pushing.push(engine, name, tell=events.append, patience=QUICK)
-    return [event.state for event in events if event.state not in ("Preparing", "Pushing")], pushed
+    return [event.state for event in events if event.state not in {"Preparing", *PROGRESS}], pushed
 
 
 def test_what_was_built_here_is_compressed_and_goes_once(
@@ -70,9 +55,10 @@ def test_what_was_built_here_is_compressed_and_goes_once(
     name = f"{served}/some/app"
     minidock.build(context("FROM busybox\nCOPY f /f\n", {"f": "content\n"}), "-t", f"{name}:1")
     done = minidock("push", f"{name}:1")
+    assert "Compressing" not in done.stdout
     assert f"The push refers to repository [{name}]" in done.stdout
     manifest = manifest_of(f"{name}:1")
-    assert {layer["mediaType"] for layer in manifest["layers"]} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {LAYER_GZIP}
     assert manifest["config"]["digest"] == minidock.out("images", "-q", "--no-trunc", f"{name}:1")
     again, pushed = states(engine, f"{name}:1")
     assert set(again) == {"Layer already exists"}
@@ -85,7 +71,6 @@ def test_another_repository_of_the_registry_lends_its_layers(minidock: Any, engi
     minidock("tag", "busybox", f"{served}/first")
     minidock("tag", "busybox", f"{served}/second")
     assert states(engine, f"{served}/first")[0] == ["Pushed"]
-    shutil.rmtree(minidock.root.parent / "registry/docker/registry/v2/repositories/second", ignore_errors=True)
     assert states(engine, f"{served}/second")[0] == ["Mounted from first"]
     assert manifest_of(f"{served}/second") == manifest_of(f"{served}/first")
 
@@ -196,3 +181,72 @@ def test_login_and_logout(minidock: Any, evil: EvilRegistry, home: Path) -> None
     assert minidock("logout", evil.host).stdout == f"Not logged in to {evil.host}\n"
     assert json.loads(config.read_text())["auths"] == {}
     assert "without a terminal" in minidock("login", evil.host, status=125).stderr
+
+
+def test_a_base_that_was_pulled_goes_as_its_registry_has_it(
+    minidock: Any, minidock_at: Any, tmp_path: Path, context: Any, served: str
+) -> None:
+    """An image on top of it is sent with the base's own compressed layers, of whatever docker calls them."""
+    minidock("tag", "busybox", f"{served}/base")
+    command = ["skopeo", "copy", "-q", "--format", "v2s2", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    minidock("push", f"{served}/base")
+    subprocess.run([*command, f"docker://{served}/base", f"docker://{served}/base:docker"], check=True)
+    base = manifest_of(f"{served}/base:docker")["layers"]
+    assert "docker" in base[0]["mediaType"]
+    other = minidock_at(tmp_path / "other")
+    try:
+        folder = context(f"FROM {served}/base:docker\nCOPY f /f\n", {"f": "content\n"})
+        other.build(folder, "-t", f"{served}/app")
+        done = other("push", f"{served}/app")
+        assert "Mounted from base" in done.stdout or "Layer already exists" in done.stdout
+    finally:
+        other.close()
+    layers = manifest_of(f"{served}/app")["layers"]
+    assert layers[0]["digest"] == base[0]["digest"]
+    assert {one["mediaType"] for one in layers} == {LAYER_GZIP}
+    minidock("pull", f"{served}/app")
+    assert minidock.out("run", "--rm", "--network", "none", f"{served}/app", "cat", "/f") == "content"
+
+
+def test_a_full_disk_is_one_sentence(
+    minidock: Any, engine: Engine, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pushing, "compress_gzip", full)
+    minidock("tag", "busybox", f"{served}/app")
+    with pytest.raises(StoreError, match=r"cannot compress the layer sha256:[0-9a-f]+: No space left") as caught:
+        pushing.push(engine, f"{served}/app", patience=QUICK)
+    assert caught.value.hint
+    assert os.listdir(minidock.root / "tmp") == []
+
+
+def test_the_first_layer_that_fails_ends_a_push(
+    engine: Engine, evil: EvilRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that have not begun none is asked for."""
+    layers = [layer({f"f{number}": b"content"}) for number in range(12)]
+    evil.image("from", *layers)
+    pulling.pull(engine, f"{evil.host}/from", patience=QUICK)
+    engine.tag(f"{evil.host}/from", f"{evil.host}/to")
+    evil.on("/v2/to/blobs/", lambda exchange: exchange.answer(403))
+    with pytest.raises(RegistryError, match="denies access"):
+        pushing.push(engine, f"{evil.host}/to", patience=QUICK)
+    assert len(set(evil.paths("/v2/to/blobs/"))) < 12
+
+
+def test_where_an_upload_leads_is_not_shown_whole(engine: Engine, minidock: Any, evil: EvilRegistry) -> None:
+    place = "ftp://user:secret@elsewhere/path?signature=secret"
+    evil.on("/v2/app/blobs/uploads/", lambda exchange: exchange.answer(202, Location=place))
+    minidock("tag", "busybox", f"{evil.host}/app")
+    with pytest.raises(RegistryError, match="no place to go") as caught:
+        pushing.push(engine, f"{evil.host}/app", patience=QUICK)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_login_where_nobody_asks(minidock: Any, evil: EvilRegistry, home: Path) -> None:
+    minidock.environment["HOME"] = str(home)
+    done = minidock("login", "-u", "me", "--password-stdin", evil.host, stdin="secret\n", status=1)
+    assert f"{evil.host} took no credentials, so none are kept" in done.stderr
+    assert not (home / ".docker").exists()

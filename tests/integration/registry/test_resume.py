@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from minidock.model.oci import LAYER_TAR
+from minidock.model.oci import LAYER_TAR, Descriptor
 from minidock.registry import download, session
+from minidock.registry.retry import Patience
 from tests.conftest import Minidock
 from tests.integration.registry.conftest import Puller
 from tests.integration.registry.evilreg import EvilRegistry, Exchange, Layer, layer
@@ -332,3 +333,19 @@ def test_an_image_of_layers_that_are_here_fetches_none(evil: EvilRegistry, pulle
     evil.image("b", BIG, SMALL)
     assert puller(f"{evil.host}/b")[0].fetched == 0
     assert len(_ranges(evil)) == 1
+
+
+def test_what_nobody_goes_on_with_is_given_up(evil: EvilRegistry, puller: Puller) -> None:
+    """After a week; what came later, and what somebody is at, stays."""
+    evil.image("a", SMALL)
+    puller.root.ensure()
+    downloads = download.Downloads(puller.root, Patience())
+    names = {name: name * 64 for name in "abc"}
+    for name in names.values():
+        path = Path(puller.root.cache, "downloads", name)
+        path.write_bytes(b"part")
+        if name[0] != "c":
+            os.utime(path, (0, 0))
+    with downloads.claim(Descriptor("", f"sha256:{names['b']}", 9)):
+        puller(f"{evil.host}/a")
+    assert set(puller.partial()) == {f"sha256:{names['b']}", f"sha256:{names['c']}"}

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +15,7 @@ from minidock.errors import CorruptObjectError, HostError, MinidockError, UsageE
 from minidock.model.digest import digest_of
 from minidock.store.blobs import Blobs
 from minidock.store.layout import DataRoot
+from tests.killing import killed_after
 
 TIME = "2026-01-02T03:04:05Z"
 DATA = [b"first" * 1000, b"second"]
@@ -233,7 +231,7 @@ def test_killed_at_any_point_it_can_be_used(tmp_path: Path, blobs: Blobs) -> Non
     ended = False
     for events in range(1, 400):
         path = tmp_path / f"cache-{events}"
-        ended = not _killed_after(events, lambda path=path: write(path, blobs))  # type: ignore[misc]
+        ended = not killed_after(events, lambda path=path: write(path, blobs))  # type: ignore[misc]
         if (path / MARK).exists() and (path / "records").is_dir():
             for offer in found(path).values():
                 if offer.diff_id is not None:
@@ -247,30 +245,6 @@ def test_killed_at_any_point_it_can_be_used(tmp_path: Path, blobs: Blobs) -> Non
             break
     assert ended, "the export has more operations than were tried"
     assert events > 20
-
-
-def _killed_after(events: int, work: Callable[[], Any]) -> bool:
-    """Do the work in a child that kills itself after so many calls to the system; False when it got to the end."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def hook(name: str, _: Any) -> None:
-            nonlocal count
-            if name.startswith(("open", "os.")) and name != "os.kill":
-                count += 1
-                if count > events:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            work()
-        except BaseException:
-            os._exit(2)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
 
 
 def test_two_writers_at_once(tmp_path: Path, blobs: Blobs) -> None:

@@ -113,13 +113,17 @@ class BuildCache:
             for selection in key.copied:
                 Listings(self._root).keep(listing_of(selection))
 
-    def claim(self, key: Key, before_waiting: Callable[[], None]) -> Callable[[], None]:
+    def claim(self, key: Key, finish: Callable[[], None], before_waiting: Callable[[], None]) -> Callable[[], None]:
         """Be the only one to run the step of ``key``; gives what ends that, as does the end of the process.
 
-        ``before_waiting`` is called when somebody else is at it. The record may be there afterwards. Raises OSError.
+        ``finish`` is called when somebody is at it, and is to end the caller's own claims; ``before_waiting`` then, if
+        it is somebody else. The record may be there afterwards. Raises OSError.
         """
         path = f"{self._locks}/{hex_of(key.digest)}"
         fd = locks.try_passing(path)
+        if fd is None:
+            finish()
+            fd = locks.try_passing(path)
         if fd is None:
             before_waiting()
             fd = locks.wait_passing(path)

@@ -259,9 +259,8 @@ class Solver:
 
         def before_waiting() -> None:
             work.progress.output(b"waiting for another process that runs the same step\n")
-            tools.pending.finish()
 
-        end = tools.cache.claim(missed[-1], before_waiting)
+        end = tools.cache.claim(missed[-1], tools.pending.finish, before_waiting)
         try:
             # Somebody may have come to its end since the keys were looked up, also without being waited for.
             record = usable(tools, missed[-1])

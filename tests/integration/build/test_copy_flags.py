@@ -415,3 +415,11 @@ def test_history_shows_the_flags_as_buildkit_does(overlay_shop: Any) -> None:
         "COPY --parents --chown=1:2 --chmod=u=rwX d/x / # buildkit",
         "ADD d <<E /e/ # buildkit",
     ]
+
+
+def test_a_step_that_stands_on_nothing_may_come_twice(minidock: Any, context: Any) -> None:
+    """The second one has the first one's key, whose layer is on its way: nobody else is waited for."""
+    folder = context("FROM busybox\nCOPY --link f /a\nCOPY --link f /a\n", {"f": "content"})
+    done = minidock("build", "--network", "none", folder)
+    assert "waiting" not in done.stdout + done.stderr
+    assert "CACHED" in done.stdout + done.stderr

@@ -27,8 +27,12 @@ Snapshot = dict[str, tuple[Any, ...]]
 
 
 def snapshot(root: str, *, marks: bool = True, times: bool = True) -> Snapshot:
-    """Everything that a layer keeps of a tree, by path. ``marks`` keeps overlayfs's opaque marks, too."""
-    groups: dict[tuple[int, int], str] = {}
+    """Everything that a layer keeps of a tree, by path. ``marks`` keeps overlayfs's opaque marks, too.
+
+    The last member is the first of several names of one file. The kernel's count of links does not tell that: of a file
+    whose other name is deleted in a layer above, overlayfs still counts both.
+    """
+    groups: dict[tuple[int, int], list[str]] = {}
     found: Snapshot = {}
     pending = [""]
     while pending:
@@ -49,9 +53,8 @@ def snapshot(root: str, *, marks: bool = True, times: bool = True) -> Snapshot:
             pending += [f"{path}/{name}" if path else name for name in sorted(os.listdir(full), reverse=True)]
         names = [n for n in os.listxattr(full, follow_symlinks=False) if marks or not n.startswith("trusted.overlay.")]
         attributes = {name: os.getxattr(full, name, follow_symlinks=False) for name in sorted(names)}
-        group = ""
         if kind != stat.S_IFDIR and status.st_nlink > 1:
-            group = groups.setdefault((status.st_dev, status.st_ino), path)
+            groups.setdefault((status.st_dev, status.st_ino), []).append(path)
         found[path] = (
             status.st_mode,
             status.st_uid,
@@ -60,8 +63,11 @@ def snapshot(root: str, *, marks: bool = True, times: bool = True) -> Snapshot:
             status.st_rdev if kind in {stat.S_IFCHR, stat.S_IFBLK} else 0,
             content,
             attributes,
-            group,
+            "",
         )
+    for names in groups.values():
+        if len(names) > 1:
+            found |= {name: (*found[name][:-1], names[0]) for name in names}
     return found
 
 
